@@ -1,0 +1,96 @@
+"""Every error vidcodec raises on purpose.
+
+    VidcodecError
+    ├── InputError              the source cannot be used
+    │   ├── NoVideoError            no video stream, or no frame in the range asked for
+    │   └── UnsupportedInputError   a size or format beyond what the codec takes
+    ├── BitstreamError          a .vdc file cannot be read
+    │   ├── NotABitstreamError      not a vidcodec file at all
+    │   ├── UnsupportedVersionError written by a newer version
+    │   ├── CorruptBitstreamError   damaged: a checksum or a bound does not hold
+    │   └── TruncatedBitstreamError ends too early
+    ├── ModelError              a network's weights cannot be used
+    │   ├── ModelNotFoundError      no such model, or its weights are not at hand
+    │   └── ModelMismatchError      not the weights the file was made with
+    ├── OutputError             the result cannot be written
+    ├── RateControlError        the asked-for rate or quality cannot be reached
+    └── TrainingError           a training run cannot start or go on
+
+The message says what to do. `exit_code` is what the command line returns.
+"""
+
+from __future__ import annotations
+
+
+class VidcodecError(Exception):
+    """Base of all errors raised on purpose."""
+
+    exit_code = 1
+
+
+class InputError(VidcodecError):
+    """The source cannot be used."""
+
+    exit_code = 3
+
+
+class NoVideoError(InputError):
+    """There is no video stream, or no frame in the range asked for."""
+
+
+class UnsupportedInputError(InputError):
+    """A size or format beyond what the codec takes."""
+
+
+class BitstreamError(VidcodecError):
+    """A .vdc file cannot be read."""
+
+    exit_code = 4
+
+
+class NotABitstreamError(BitstreamError):
+    """Not a vidcodec file at all."""
+
+
+class UnsupportedVersionError(BitstreamError):
+    """Written by a newer version of vidcodec."""
+
+
+class CorruptBitstreamError(BitstreamError):
+    """Damaged: a checksum or a bound does not hold."""
+
+
+class TruncatedBitstreamError(BitstreamError):
+    """The file ends too early."""
+
+
+class ModelError(VidcodecError):
+    """A network's weights cannot be used."""
+
+    exit_code = 5
+
+
+class ModelNotFoundError(ModelError):
+    """No such model, or its weights are not at hand."""
+
+
+class ModelMismatchError(ModelError):
+    """Not the weights the file was made with."""
+
+
+class OutputError(VidcodecError):
+    """The result cannot be written."""
+
+    exit_code = 6
+
+
+class RateControlError(VidcodecError):
+    """The asked-for rate or quality cannot be reached."""
+
+    exit_code = 7
+
+
+class TrainingError(VidcodecError):
+    """A training run cannot start or go on."""
+
+    exit_code = 8
