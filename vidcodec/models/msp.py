@@ -116,6 +116,29 @@ class DepthwiseBlock(nn.Module):
         return x + self.mix2(F.leaky_relu(self.mix1(x), 0.1))
 
 
+def init_weights(module: nn.Module) -> None:
+    """Variance-preserving start; residual branches small, pass heads at zero."""
+    if isinstance(module, nn.Conv2d):
+        fan_in = module.weight[0].numel()
+        nn.init.normal_(module.weight, std=fan_in**-0.5)
+        nn.init.zeros_(module.bias)  # type: ignore[arg-type]
+    elif isinstance(module, ConvBlock):
+        module.conv1.weight.data.mul_(1.4)
+        module.conv2.weight.data.mul_(0.2)
+    elif isinstance(module, DepthwiseBlock):
+        module.conv1.weight.data.mul_(1.4)
+        module.mix1.weight.data.mul_(1.4)
+        module.conv2.weight.data.mul_(0.2)
+        module.mix2.weight.data.mul_(0.2)
+    elif isinstance(module, (Analysis, Synthesis)):
+        transform = block_transform(module.linear.weight.shape[0 if isinstance(module, Analysis) else 1])
+        matrix = transform if isinstance(module, Analysis) else transform.T
+        module.linear.weight.data.copy_(matrix[:, :, None, None])
+        module.head.weight.data.mul_(0.1)
+    elif isinstance(module, (PassMean, PassScale)):
+        module.head.weight.data.mul_(0.1)
+
+
 BLOCKS = {"conv": ConvBlock, "depthwise": DepthwiseBlock}
 
 
@@ -153,8 +176,37 @@ def full_precision(conv: nn.Module, x: Tensor) -> Tensor:
 # ----------------------------------------------------------- analysis and synthesis
 
 
+def block_transform(channels: int) -> Tensor:
+    """Orthonormal rows (channels, 384): the lowest DCT frequencies of a 16x16 block.
+
+    A block is 256 luma and 2 x 64 chroma samples, ordered as `pixel_unshuffle(planes, 8)`.
+    Seven in nine rows are luma. Where networks start from; see `Analysis`.
+    """
+
+    def lowest(size: int, count: int) -> Tensor:  # (count, size, size)
+        n = torch.arange(size, dtype=torch.float64)
+        basis = torch.cos(torch.pi * (2 * n[None] + 1) * n[:, None] / (2 * size)) * math.sqrt(2 / size)
+        basis[0] /= math.sqrt(2)
+        order = sorted(((u, v) for u in range(size) for v in range(size)), key=lambda f: (f[0] + f[1], f))
+        return torch.stack([torch.outer(basis[u], basis[v]) for u, v in order[:count]])
+
+    chroma = min(64, channels // 9)
+    luma = channels - 2 * chroma
+    out = torch.zeros(channels, 6, 8, 8, dtype=torch.float64)
+    out[:luma, :4] = F.pixel_unshuffle(lowest(16, luma)[:, None], 2)
+    out[luma : luma + chroma, 4] = lowest(8, chroma)
+    out[luma + chroma :, 5] = lowest(8, chroma)
+    # Mix the order so that each of the three channel groups holds all kinds.
+    order = torch.cat([torch.arange(g, channels, 3) for g in range(3)])
+    return out.flatten(1).float()[order]
+
+
 class Analysis(nn.Module):
-    """Picture planes to latents. Never sent: the encoder adapts it freely."""
+    """Picture planes to latents. Never sent: the encoder adapts it freely.
+
+    A network beside a linear block transform that starts as a DCT: training begins at a
+    working transform codec instead of at noise, and the high rates stay easy.
+    """
 
     def __init__(self, c: MspConfig) -> None:
         super().__init__()
@@ -166,17 +218,19 @@ class Analysis(nn.Module):
         self.down16 = nn.Conv2d(w8, w16, 3, stride=2, padding=1)
         self.stage16 = Stage(w16, c.blocks[2], c.block, c.levels)
         self.head = nn.Conv2d(w16, c.latent, 3, padding=1)
+        self.linear = nn.Conv2d(384, c.latent, 1)
 
-    def forward(self, x: Tensor, level: Tensor) -> Tensor:  # (B, 6, 8h, 8w)
-        x = self.stem(F.pixel_unshuffle(x, 2))  # (B, w4, 4h, 4w)
+    def forward(self, planes: Tensor, level: Tensor) -> Tensor:  # (B, 6, 8h, 8w)
+        x = self.stem(F.pixel_unshuffle(planes, 2))  # (B, w4, 4h, 4w)
         x = self.stage4(x, level)
         x = self.stage8(self.down8(x), level)  # (B, w8, 2h, 2w)
         x = self.stage16(self.down16(x), level)  # (B, w16, h, w)
-        return full_precision(self.head, x)  # (B, C, h, w)
+        linear = full_precision(self.linear, F.pixel_unshuffle(planes, 8))
+        return full_precision(self.head, x) + linear  # (B, C, h, w)
 
 
 class Synthesis(nn.Module):
-    """Latents to picture planes."""
+    """Latents to picture planes: a network beside the inverse block transform."""
 
     def __init__(self, c: MspConfig) -> None:
         super().__init__()
@@ -188,6 +242,7 @@ class Synthesis(nn.Module):
         self.up4 = nn.Conv2d(w8, 4 * w4, 1)
         self.stage4 = Stage(w4, c.blocks[0], c.block, c.levels)
         self.head = nn.Conv2d(w4, 24, 3, padding=1)
+        self.linear = nn.Conv2d(c.latent, 384, 1)
 
     def forward(self, y: Tensor, level: Tensor) -> Tensor:  # (B, C, h, w)
         x = self.stage16(self.stem(y), level)  # (B, w16, h, w)
@@ -195,7 +250,8 @@ class Synthesis(nn.Module):
         x = self.stage8(x, level)
         x = F.pixel_shuffle(self.up4(x), 2)  # (B, w4, 4h, 4w)
         x = self.stage4(x, level)
-        return F.pixel_shuffle(full_precision(self.head, x), 2)  # (B, 6, 8h, 8w)
+        x = F.pixel_shuffle(full_precision(self.head, x), 2)  # (B, 6, 8h, 8w)
+        return x + F.pixel_shuffle(full_precision(self.linear, y), 8)
 
 
 # ------------------------------------------------------------------------ hyperprior
@@ -387,15 +443,13 @@ class Msp(nn.Module):
         self.hyper_scale = HyperScale(c)
         self.pass_mean = nn.ModuleList(PassMean(c, k == 0) for k in range(len(self.schedule)))
         self.pass_scale = nn.ModuleList(PassScale(c, k == 0) for k in range(len(self.schedule)))
-        # Steps shrink as 1/sqrt(lambda) to first order, so gains start at sqrt(lambda).
-        log_gain = 0.5 * torch.linspace(*(math.log(v) for v in c.lambda_range), c.levels)
-        start = (log_gain + 3.0)[:, None].expand(c.levels, c.latent)
+        # High-resolution theory for an orthonormal transform: step = 1 / (67 sqrt(lambda)).
+        log_gain = 4.2 + 0.5 * torch.linspace(*(math.log(v) for v in c.lambda_range), c.levels)
+        start = log_gain[:, None].expand(c.levels, c.latent)
         self.gain = LevelVectors(start)
         self.inverse_gain = LevelVectors(-start)
         self.z_index = LevelVectors(torch.full((c.levels, c.hyper), 3.0))  # in INDEX_GAIN units
-        for m in self.modules():
-            if isinstance(m, (ConvBlock, DepthwiseBlock)):
-                m.conv2.weight.data.mul_(0.3)
+        self.apply(init_weights)
 
     # ------------------------------------------------------------------ rate levels
 

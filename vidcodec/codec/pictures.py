@@ -1,0 +1,164 @@
+"""One picture through the network and the entropy coder, both ways.
+
+`PictureCodec` is what the video pipeline sees of a model. `MspPictureCodec` serves the
+default network; `vidcodec.codec.compressai_pictures` serves CompressAI's.
+
+Tensors here are float32 planes (1, 6, H/2, W/2) in [-0.5, 0.5], H and W the padded luma
+size; symbols are integers carried in tensors, as the entropy coder wants them.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from vidcodec.entropy.bank import bank
+from vidcodec.entropy.rans import RansDecoder, RansEncoder
+from vidcodec.errors import CorruptBitstreamError
+from vidcodec.models.msp import Msp, add_on_grid, step_mask
+from vidcodec.models.msp_exact import ExactScales
+
+SYMBOL_LIMIT = 32767.0
+
+
+@dataclass
+class SymbolLog:
+    """What was coded, in coding order: for the checksum and for reporting.
+
+    Only symbols that travelled are logged; a sample whose table index is 0 is zero by rule.
+    """
+
+    crc: int = 0
+    z_bits: float = 0.0
+    y_bits: float = 0.0
+
+    def add(self, symbols: np.ndarray, index: np.ndarray, *, of_z: bool) -> None:
+        self.crc = zlib.crc32(symbols.astype("<i4").tobytes(), self.crc)
+        self.crc = zlib.crc32(index.astype(np.uint8).tobytes(), self.crc)
+        bits = bank().symbol_bits(symbols, index)
+        if of_z:
+            self.z_bits += bits
+        else:
+            self.y_bits += bits
+
+
+@dataclass
+class CodedPicture:
+    """One coded picture: its bytes, the checksum of its symbols, and the decoder's result."""
+
+    payload: bytes
+    log: SymbolLog
+    planes: Tensor
+    extras: dict[str, Tensor] = field(default_factory=dict)
+
+
+class PictureCodec(Protocol):
+    """Codes padded planes; the same object, or an equal one elsewhere, decodes them."""
+
+    multiple: int
+
+    def encode(self, planes: Tensor) -> CodedPicture: ...
+
+    def decode(self, payload: bytes, height: int, width: int) -> tuple[Tensor, SymbolLog]: ...
+
+
+# (pass, means, table indices, mask of what is coded) -> integer symbols, 0 outside the mask
+Take = Callable[[int, Tensor, Tensor, Tensor], Tensor]
+
+
+class MspPictureCodec:
+    """The default network at one rate level (in 1/256 steps)."""
+
+    multiple = 16
+
+    def __init__(self, model: Msp, level: int) -> None:
+        self.model = model
+        self.device = model.gain.table.device
+        self.level = torch.full((1,), level / 256, device=self.device)
+        self.scales = ExactScales(model, level)
+
+    @torch.no_grad()
+    def encode(self, planes: Tensor) -> CodedPicture:
+        """planes: (1, 6, H/2, W/2), H and W multiples of 16."""
+        y = self.model.analyse(planes.to(self.device), self.level)
+        return self.encode_latents(y, self.model.hyper_analysis(y))
+
+    @torch.no_grad()
+    def encode_latents(self, y: Tensor, z: Tensor) -> CodedPicture:
+        """Quantise and code gained latents y (1, C, h, w) and hyper-latents z."""
+        coder, log = RansEncoder(), SymbolLog()
+
+        def put(q: Tensor, index: Tensor, mask: Tensor, *, of_z: bool) -> None:
+            symbols = q[mask].cpu().numpy().astype(np.int32)
+            tables = index[mask].cpu().numpy().astype(np.int32)
+            coder.put(symbols, tables)
+            log.add(symbols, tables, of_z=of_z)
+
+        index = self.scales.z_index.expand_as(z)
+        coded = index > 0
+        z_hat = torch.round(z).clamp(-SYMBOL_LIMIT, SYMBOL_LIMIT) * coded
+        put(z_hat, index, coded, of_z=True)
+
+        def take(k: int, mean: Tensor, index: Tensor, mask: Tensor) -> Tensor:
+            stride = self.model.schedule[k].stride
+            q = torch.round(y[..., ::stride, ::stride] - mean).clamp(-SYMBOL_LIMIT, SYMBOL_LIMIT) * mask
+            put(q, index, mask, of_z=False)
+            return q
+
+        y_hat = self.run_passes(z_hat, (y.shape[-2], y.shape[-1]), take)
+        payload = coder.finish()
+        return CodedPicture(payload, log, self.model.synthesise(y_hat, self.level), {"y_hat": y_hat, "z_hat": z_hat})
+
+    @torch.no_grad()
+    def decode(self, payload: bytes, height: int, width: int) -> tuple[Tensor, SymbolLog]:
+        """Planes (1, 6, height/2, width/2) and the log of symbols; the caller checks its crc."""
+        c = self.model.config
+        size = (height // 16, width // 16)
+        shape = (1, c.hyper, -(-size[0] // 4), -(-size[1] // 4))
+        coder = RansDecoder(payload, capacity=c.latent * size[0] * size[1] + c.hyper * shape[2] * shape[3])
+        log = SymbolLog()
+
+        def get(index: Tensor, mask: Tensor, *, of_z: bool) -> Tensor:
+            tables = index[mask].cpu().numpy().astype(np.int32)
+            symbols = coder.get(tables)
+            log.add(symbols, tables, of_z=of_z)
+            q = torch.zeros(index.shape, device=self.device)
+            q[mask] = torch.from_numpy(symbols.astype(np.float32)).to(self.device)
+            return q
+
+        index = self.scales.z_index.expand(shape)
+        z_hat = get(index, index > 0, of_z=True)
+        y_hat = self.run_passes(z_hat, size, lambda k, mean, index, mask: get(index, mask, of_z=False))
+        return self.model.synthesise(y_hat, self.level), log
+
+    def run_passes(self, z_hat: Tensor, size: tuple[int, int], take: Take) -> Tensor:
+        """The passes in order; `take` gives each one's symbols. Returns y_hat (1, C, h, w)."""
+        model, scales = self.model, self.scales
+        mean_features = model.hyper_mean(z_hat, self.level, size)
+        scale_features = scales.features(z_hat, size)
+        channels = model.config.latent
+        y_hat = torch.zeros(1, channels, *size, device=self.device)
+        known = torch.zeros(1, channels, *size, device=self.device, dtype=torch.float64)
+        for k, step in enumerate(model.schedule):
+            grid = (..., slice(None, None, step.stride), slice(None, None, step.stride))
+            index = scales.pass_index(k, scale_features[grid], known[grid])
+            mean = model.pass_mean[k](mean_features[grid], y_hat[grid])
+            phase = step_mask(step, channels, *mean.shape[-2:], k == 0, self.device)
+            q = take(k, mean, index, (phase > 0) & (index > 0))
+            y_hat = add_on_grid(y_hat, (q + mean) * phase, step.stride)
+            known = add_on_grid(known, scales.magnitude(q) * phase, step.stride)
+        return y_hat
+
+
+def check_symbols(log: SymbolLog, expected: int, what: str) -> None:
+    """Raise CorruptBitstreamError unless the decoded symbols are those that were coded."""
+    if log.crc != expected:
+        raise CorruptBitstreamError(
+            f"{what}: the decoded symbols do not match their checksum; the payload or the model differs from the encoder's"
+        )

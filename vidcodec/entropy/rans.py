@@ -1,0 +1,91 @@
+"""rANS bytes over the shipped bank.
+
+A thin layer on `compressai.ans`: numpy arrays in and out, our own bounded escape, and
+reads that cannot run past the payload whatever it holds.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from compressai import ans
+
+from vidcodec.entropy.bank import BYTE, bank
+from vidcodec.errors import CorruptBitstreamError
+
+ESCAPE_LIMIT = 1 << 15
+
+
+class RansEncoder:
+    """Collects symbols in decoding order; `finish()` gives the bytes."""
+
+    def __init__(self) -> None:
+        self._coder = ans.BufferedRansEncoder()
+        self._count = 0
+
+    def put(self, symbols: np.ndarray, index: np.ndarray) -> None:
+        """Append signed integer `symbols`, each under table `index` (same shape).
+
+        Symbols beyond +-32767 raise ValueError.
+        """
+        b = bank()
+        symbols, index = symbols.astype(np.int64).ravel(), index.astype(np.int64).ravel()
+        if symbols.size == 0:
+            return
+        reach = b.reach[index]
+        escaped = (np.abs(symbols) > reach) & (index != BYTE)
+        coded = np.where(escaped, reach + 1, symbols)
+        self._push(coded, index)
+        if escaped.any():
+            values = symbols[escaped]
+            if np.abs(values).max() >= ESCAPE_LIMIT:
+                raise ValueError(f"symbol {int(values[np.abs(values).argmax()])} is beyond +-{ESCAPE_LIMIT - 1}")
+            values = values + ESCAPE_LIMIT
+            self.put_bytes(np.stack([values >> 8, values & 255], 1).astype(np.uint8).tobytes())
+
+    def put_bytes(self, data: bytes) -> None:
+        """Append plain bytes, 8 bits each."""
+        self._push(np.frombuffer(data, np.uint8).astype(np.int64), np.full(len(data), BYTE, np.int64))
+
+    def _push(self, symbols: np.ndarray, index: np.ndarray) -> None:
+        self._coder.encode_with_indexes(symbols.tolist(), index.tolist(), *bank().coder_tables)
+        self._count += symbols.size
+
+    def finish(self) -> bytes:
+        return self._coder.flush() if self._count else b""
+
+
+class RansDecoder:
+    """Reads what `RansEncoder` wrote, in the same order and with the same indices.
+
+    A damaged payload gives wrong symbols, never an error of its own (rANS carries no
+    redundancy): callers check a CRC before and a symbol checksum after.
+    """
+
+    def __init__(self, payload: bytes, capacity: int) -> None:
+        """capacity: an upper bound on the number of symbols that will be read."""
+        self._left = 3 * capacity + 64
+        self._coder = ans.RansDecoder()
+        # The library reads without a bound: at most one 32-bit word a symbol.
+        self._coder.set_stream(payload + bytes(4 * self._left + 16))
+
+    def get(self, index: np.ndarray) -> np.ndarray:
+        """The next symbols, int32, shaped like `index` (their tables)."""
+        b = bank()
+        flat = index.astype(np.int64).ravel()
+        symbols = self._pull(flat)
+        escaped = np.flatnonzero((symbols > b.reach[flat]) & (flat != BYTE))
+        if escaped.size:
+            high, low = np.frombuffer(self.get_bytes(2 * escaped.size), np.uint8).reshape(-1, 2).astype(np.int32).T
+            symbols[escaped] = (high << 8 | low) - ESCAPE_LIMIT
+        return symbols.reshape(index.shape)
+
+    def get_bytes(self, count: int) -> bytes:
+        return self._pull(np.full(count, BYTE, np.int64)).astype(np.uint8).tobytes()
+
+    def _pull(self, index: np.ndarray) -> np.ndarray:
+        if index.size == 0:
+            return np.zeros(0, np.int32)
+        self._left -= index.size
+        if self._left < 0:
+            raise CorruptBitstreamError("a payload asks for more symbols than it can hold")
+        return np.array(self._coder.decode_stream(index.tolist(), *bank().coder_tables), np.int32)

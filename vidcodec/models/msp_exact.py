@@ -1,0 +1,80 @@
+"""The scale path of `Msp` on integers, as encoder and decoder run it.
+
+The same layers as `HyperScale` and `PassScale`, on the arithmetic of
+`vidcodec.entropy.exact`. Inputs are decoded symbols, outputs are table indices.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from vidcodec.entropy.bank import bank
+from vidcodec.entropy.exact import (
+    ACTIVATION_BITS,
+    WEIGHT_BITS,
+    IntConv,
+    IntLevels,
+    shift_to_int,
+    to_activation,
+)
+from vidcodec.entropy.scales import MAX_INDEX
+from vidcodec.models.msp import INDEX_GAIN, INDEX_OFFSET, Msp
+
+Z_LIMIT = 127.0
+MAGNITUDES = 1024
+
+
+def _int(conv: nn.Conv2d) -> IntConv:
+    assert conv.bias is not None
+    return IntConv.from_float(conv.weight, conv.bias)
+
+
+class ExactScales:
+    """Table indices of z and of every pass, for one rate level.
+
+    model: its weights are read once; build a new object after changing them.
+    level: the rate level in 1/256 steps, as the header carries it.
+    """
+
+    def __init__(self, model: Msp, level: int) -> None:
+        hyper = model.hyper_scale
+        self.stem, self.up1, self.up2 = _int(hyper.stem), _int(hyper.up1), _int(hyper.up2)
+        self.bias = IntLevels.from_float(hyper.bias.table).at(level)
+        self.passes = [
+            (_int(p.stem), None if p.known is None else _int(p.known), _int(p.mid), _int(p.head))  # type: ignore[union-attr, arg-type]
+            for p in model.pass_scale
+        ]
+        z_level = IntLevels.from_float(model.z_index.table).at(level)
+        self.z_index = self._index(z_level, 0.0)  # (1, Z, 1, 1)
+        self.device = model.hyper_scale.stem.weight.device
+        self.magnitudes = torch.from_numpy(bank().log_magnitude.astype(np.float64)).to(self.device)
+
+    @staticmethod
+    def _index(acc: Tensor, offset: float) -> Tensor:
+        """Accumulators to table indices 0 .. 63 (INDEX_GAIN = 2^3 indices a unit)."""
+        bits = WEIGHT_BITS + ACTIVATION_BITS - int(INDEX_GAIN).bit_length() + 1
+        return (shift_to_int(acc, bits) + offset).clamp(0, MAX_INDEX)
+
+    def features(self, z: Tensor, size: tuple[int, int]) -> Tensor:
+        """z symbols (B, Z, h/4, w/4), any dtype, to scale features (B, S, h, w) float64."""
+        x = z.to(self.device).double().clamp(-Z_LIMIT, Z_LIMIT) * 2.0**ACTIVATION_BITS
+        x = to_activation(self.stem(x))
+        x = to_activation(F.pixel_shuffle(self.up1(x), 2))
+        x = to_activation(F.pixel_shuffle(self.up2(x), 2) + self.bias)
+        return x[..., : size[0], : size[1]]
+
+    def magnitude(self, q: Tensor) -> Tensor:
+        """y symbols to the activations later passes see: 2^8 log2(1 + |q|), by table."""
+        return self.magnitudes[q.abs().clamp(max=MAGNITUDES - 1).long()]
+
+    def pass_index(self, k: int, features: Tensor, known: Tensor) -> Tensor:
+        """Table indices of pass k (B, C, ., .) from features and known magnitudes on its grid."""
+        stem, known_conv, mid, head = self.passes[k]
+        x = stem(features)
+        if known_conv is not None:
+            x = x + known_conv(known)
+        x = to_activation(mid(to_activation(x)))
+        return self._index(head(x), INDEX_OFFSET)
