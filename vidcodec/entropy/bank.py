@@ -6,6 +6,7 @@ Tables, by index:
     64 .. 127    two-sided geometric, mean magnitude 2^(-12 + 0.3 k)
     128 .. 191   the same with a heavier tail
     192          a plain byte, 0 .. 255, all equally likely
+    193          spike and slab, t = 2^-8, sigma = 0.05, alpha = 1000
 
 Each holds integer frequencies with sum 2^16 for the symbols -m .. m and one escape; a
 larger symbol is coded as the escape followed by bytes. The bank is data
@@ -25,7 +26,8 @@ NORMAL = 0
 GEOMETRIC = 64
 HEAVY = 128
 BYTE = 192
-TABLES = 193
+SPIKE_SLAB = 193
+TABLES = 194
 FAMILY_SIZE = 64
 PRECISION = 16
 

@@ -1,0 +1,269 @@
+"""Adapting the codec to one video: finetuning on its I-frames with the update's rate inside.
+
+The loss of van Rozendaal et al. 2021 (arXiv 2101.08687),
+
+    L = R + lambda * 255^2 * D + M / N      [bits per pixel]
+
+with M the bits of the model update and N the pixels of all frames: paid once per video.
+The encoder's parameters are free. Those the decoder shares move on the grid the stream
+carries: theta = base + round(u) * 2^-k with a straight-through gradient, u = 0 at start,
+k per tensor from the measured curvature of the loss (`step_exponents`).
+
+A second phase freezes the encoder and its truly quantised latents and goes on with
+decoder and priors alone (after Borzechowski et al. 2024, arXiv 2506.08662).
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.func import functional_call
+
+from vidcodec.adapt.prior import UpdatePrior
+from vidcodec.adapt.update import MAX_STEP_EXPONENT, MAX_STEPS, TensorUpdate, Update, sent_parameters
+from vidcodec.models.msp import Msp, ste_round
+
+
+class CropSource(Protocol):
+    """Where finetuning gets its pictures."""
+
+    pixels: int  # of all frames together
+
+    def crops(self, rng: np.random.Generator, count: int) -> Tensor: ...  # (count, 6, ., .)
+
+    def checks(self) -> list[Tensor]: ...  # fixed pictures for measuring, (1, 6, ., .) each
+
+
+@dataclass(frozen=True)
+class FinetuneConfig:
+    """How long and how fast.
+
+    scope: 'encoder' (nothing is sent), 'decoder' (analysis frozen), 'full'.
+    steps: of both phases together; the last `latent_share` of them run on frozen latents.
+    max_seconds: bounds the time, whatever the machine; the schedule shrinks with it.
+    encoder_lr: of Adam, in weight units. update_lr: of Adam, in grid steps.
+    plane_weights: of the squared errors of Y, U, V in D.
+    """
+
+    scope: str = "full"
+    steps: int = 300
+    max_seconds: float = math.inf
+    batch: int = 4
+    encoder_lr: float = 1e-4
+    update_lr: float = 0.02
+    latent_share: float = 0.2
+    plane_weights: tuple[float, float, float] = (0.5, 0.25, 0.25)
+    seed: int = 0
+    only: tuple[str, ...] = ()  # prefixes of parameters that may be updated; all when empty
+
+
+@dataclass
+class Finetuned:
+    """What finetuning gives: an adapted network (update applied) and the update itself."""
+
+    model: Msp
+    update: Update
+    curve: list[dict] = field(default_factory=list)
+    seconds: float = 0.0
+
+
+def weighted_error(out: Tensor, planes: Tensor, weights: Sequence[float]) -> Tensor:
+    """Plane-weighted mean squared error, planes (B, 6, ., .) -> scalar."""
+    e = (out - planes).square().mean((0, 2, 3))
+    return weights[0] * e[:4].mean() + weights[1] * e[4] + weights[2] * e[5]
+
+
+def autocast(device: torch.device) -> torch.autocast:
+    """bfloat16 where the processor has it, else no change."""
+    fast = device.type == "cuda" or torch.ops.mkldnn._is_mkldnn_bf16_supported()
+    return torch.autocast(device.type, torch.bfloat16, enabled=bool(fast))
+
+
+def step_exponents(model: Msp, source: CropSource, level: Tensor, c: FinetuneConfig, names: list[str]) -> dict[str, int]:
+    """Grid exponents from the curvature of the loss.
+
+    A tensor's mean curvature h (bits of the whole video per squared weight) is measured by
+    perturbing it with noise of deviation s: dL = s^2 n h / 2. A uniform step t costs
+    h t^2 / 24 bits a weight by its error and saves log2 t bits: least at
+    t^2 = 12 / (h ln 2). The step is the nearest power of two.
+    """
+    rng = np.random.default_rng(c.seed)
+    planes = source.crops(rng, c.batch)
+    lam = float(model.rate_lambda(level))
+    pixels = planes.shape[0] * planes.shape[-1] * planes.shape[-2] * 4
+    levels = level.expand(planes.shape[0])
+    parameters = dict(model.named_parameters())
+
+    @torch.no_grad()
+    def cost() -> float:
+        torch.manual_seed(c.seed)
+        with autocast(planes.device):
+            out = model(planes, levels)
+        bits = (out.y_bits + out.z_bits).sum() / pixels
+        return float(bits + lam * 255.0**2 * weighted_error(out.planes.float(), planes, c.plane_weights))
+
+    exponents = {}
+    generator = torch.Generator().manual_seed(c.seed)
+    for name in names:
+        p = parameters[name]
+        spread = float(p.square().mean().sqrt()) or 0.1
+        noise = torch.randn(p.shape, generator=generator).to(p.device)
+        original = p.detach().clone()
+        rises = []
+        s = 0.1 * spread
+        for sign in (1.0, -1.0):
+            with torch.no_grad():
+                p.copy_(original + sign * s * noise)
+            rises.append(cost())
+        with torch.no_grad():
+            p.copy_(original)
+        rise = max(0.5 * sum(rises) - cost(), 1e-9)
+        curvature = 2 * rise * source.pixels / (s * s * p.numel())
+        k = -0.5 * math.log2(12 / (curvature * math.log(2)))
+        exponents[name] = int(np.clip(round(k), 0, MAX_STEP_EXPONENT))
+    return exponents
+
+
+class Finetuner:
+    """One adaptation of one network to one video at one rate level."""
+
+    def __init__(
+        self, base: Msp, source: CropSource, level: Tensor, prior: UpdatePrior, config: FinetuneConfig
+    ) -> None:
+        self.c, self.source, self.level, self.prior = config, source, level, prior
+        self.model = Msp(base.config).to(level.device, memory_format=torch.channels_last)
+        self.model.load_state_dict(base.state_dict())
+        self.lam = float(self.model.rate_lambda(level))
+        sent = dict(sent_parameters(self.model)) if config.scope != "encoder" else {}
+        if config.only:
+            sent = {n: p for n, p in sent.items() if n.startswith(config.only)}
+        all_sent = {n for n, _ in sent_parameters(self.model)}
+        self.free = [] if config.scope == "decoder" else [
+            p for n, p in self.model.named_parameters() if n not in all_sent
+        ]  # fmt: skip
+        self.model.requires_grad_(False)
+        for p in self.free:
+            p.requires_grad_(True)
+        self.base = {n: p.detach().clone() for n, p in sent.items()}
+        exponents = prior.fixed_exponent
+        self.exponents = (
+            dict.fromkeys(sent, exponents) if exponents is not None
+            else step_exponents(self.model, source, level, config, list(sent))
+        )  # fmt: skip
+        self.u = {n: torch.zeros_like(p, requires_grad=True) for n, p in self.base.items()}
+
+    # ------------------------------------------------------------------ the grid
+
+    def parameters(self) -> dict[str, Tensor]:
+        """base + round(u) * 2^-k, differentiable in u."""
+        limit = float(MAX_STEPS)
+        return {
+            n: self.base[n] + ste_round(u.clamp(-limit, limit)) * 2.0 ** -self.exponents[n] for n, u in self.u.items()
+        }
+
+    def update(self) -> Update:
+        tensors = {}
+        for name, u in self.u.items():
+            n = u.detach().round().clamp(-MAX_STEPS, MAX_STEPS).cpu().numpy().astype(np.int32)
+            if n.any():
+                tensors[name] = TensorUpdate(n, self.exponents[name])
+        return Update(tensors)
+
+    # ------------------------------------------------------------------ the loss
+
+    def loss(self, planes: Tensor, *, hard: bool) -> tuple[Tensor, dict[str, float]]:
+        """R + lambda 255^2 D + M / N in bits per pixel, and its parts."""
+        pixels = planes.shape[0] * planes.shape[-1] * planes.shape[-2] * 4
+        levels = self.level.expand(planes.shape[0])
+        with autocast(planes.device):
+            out = functional_call(self.model, self.parameters(), (planes, levels), {"noise": not hard})
+        rate = (out.y_bits + out.z_bits).sum() / pixels
+        error = weighted_error(out.planes.float(), planes, self.c.plane_weights)
+        model_bits = self.prior.bits(self.u)
+        loss = rate + self.lam * 255.0**2 * error + model_bits / self.source.pixels
+        return loss, {
+            "bpp": float(rate), "mse": float(error), "update_bits": float(model_bits), "loss": float(loss)
+        }  # fmt: skip
+
+    @torch.no_grad()
+    def measure(self) -> dict[str, float]:
+        """The R-D-M cost with rounding everywhere and the update's real bytes."""
+        rates, errors, pixels = 0.0, 0.0, 0
+        parameters = self.parameters()
+        for x in self.source.checks():
+            with autocast(x.device):
+                out = functional_call(self.model, parameters, (x, self.level), {"noise": False})
+            n = x.shape[-1] * x.shape[-2] * 4
+            rates += float(out.y_bits + out.z_bits)
+            errors += n * float(weighted_error(out.planes.float(), x, self.c.plane_weights))
+            pixels += n
+        update_bits = 8.0 * len(self.prior.encode(self.update(), self.model))
+        bpp, mse = rates / pixels, errors / pixels
+        cost = bpp + self.lam * 255.0**2 * mse + update_bits / self.source.pixels
+        return {"bpp": bpp, "mse": mse, "update_bits": update_bits, "cost": cost}
+
+    # ------------------------------------------------------------------ the loop
+
+    def run(self, progress: Callable[[float, dict], None] | None = None, measure_every: float = 0.1) -> Finetuned:
+        """Finetune; keeps the state with the least measured cost.
+
+        progress: called with the share done and the last measures, every step.
+        """
+        c = self.c
+        start = time.monotonic()
+        groups = [{"params": self.free, "lr": c.encoder_lr}, {"params": list(self.u.values()), "lr": c.update_lr}]
+        optimiser = torch.optim.Adam([g for g in groups if g["params"]], betas=(0.9, 0.99))
+        peaks = [g["lr"] for g in optimiser.param_groups]
+        best = {**self.measure(), "step": 0, "phase": "start"}
+        best_state, curve, shown = self._state(), [best], dict(best)
+        next_measure, share, step = measure_every, 0.0, 0
+        rng = np.random.default_rng([c.seed, 1])
+        while share < 1.0:
+            hard = share >= 1.0 - c.latent_share
+            if hard:
+                for p in self.free:
+                    p.requires_grad_(False)
+            planes = self.source.crops(rng, c.batch)
+            torch.manual_seed(c.seed * 7919 + step)
+            loss, parts = self.loss(planes, hard=hard)
+            loss.backward()
+            warm = min(1.0, (step + 1) / 10)
+            for g, peak in zip(optimiser.param_groups, peaks, strict=True):
+                g["lr"] = peak * warm * 0.5 * (1 + math.cos(math.pi * share))
+            optimiser.step()
+            optimiser.zero_grad(set_to_none=True)
+            self.prior.observe(self.u)
+            step += 1
+            share = max(step / c.steps, (time.monotonic() - start) / c.max_seconds)
+            if share >= next_measure or share >= 1.0:
+                next_measure = share + measure_every
+                now = {**self.measure(), "step": step, "phase": "latents" if hard else "joint"}
+                curve.append(now)
+                shown.update(now)
+                if now["cost"] < best["cost"]:
+                    best, best_state = now, self._state()
+            if progress:
+                progress(min(share, 1.0), {**shown, **parts})
+        self._restore(best_state)
+        update = self.update()
+        update.apply(self.model)
+        return Finetuned(self.model.requires_grad_(False), update, curve, time.monotonic() - start)
+
+    def _state(self) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        return (
+            {n: p.detach().clone() for n, p in self.model.state_dict().items()},
+            {n: u.detach().clone() for n, u in self.u.items()},
+        )
+
+    def _restore(self, state: tuple[dict[str, Tensor], dict[str, Tensor]]) -> None:
+        self.model.load_state_dict(state[0])
+        with torch.no_grad():
+            for n, u in state[1].items():
+                self.u[n].copy_(u)

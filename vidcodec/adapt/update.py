@@ -1,0 +1,65 @@
+"""A model update: integers on one binary grid per tensor.
+
+theta_adapted = theta_base + n * 2^-k, with n an integer array and k one exponent per
+tensor. Base weights lie on grids of at most 2^-20 (`vidcodec.models.checkpoint`), so the
+sum is exact in float32 and the same on every machine.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from torch import nn
+
+from vidcodec.models.checkpoint import is_sent
+
+# Exponents that travel: steps of 2^-0 .. 2^-20.
+MAX_STEP_EXPONENT = 20
+# A step integer that would move a weight further than any network needs is refused.
+MAX_STEPS = 32767
+
+
+@dataclass(frozen=True, eq=False)
+class TensorUpdate:
+    """n (any shape, int32) in steps of 2^-exponent."""
+
+    n: np.ndarray
+    exponent: int
+
+    @property
+    def rows(self) -> np.ndarray:
+        """n as a matrix: output channels x the rest; vectors are one row."""
+        return self.n.reshape(self.n.shape[0], -1) if self.n.ndim > 1 else self.n.reshape(1, -1)
+
+
+@dataclass
+class Update:
+    """The tensors an update changes, by parameter name."""
+
+    tensors: dict[str, TensorUpdate] = field(default_factory=dict)
+
+    def __bool__(self) -> bool:
+        return bool(self.tensors)
+
+    def without(self, name: str) -> Update:
+        return Update({k: v for k, v in self.tensors.items() if k != name})
+
+    @property
+    def nonzero(self) -> int:
+        return int(sum(np.count_nonzero(t.n) for t in self.tensors.values()))
+
+    def apply(self, model: nn.Module) -> None:
+        """Add to the base weights in place."""
+        parameters = dict(model.named_parameters())
+        with torch.no_grad():
+            for name, t in self.tensors.items():
+                step = torch.from_numpy(t.n.astype(np.float32)).reshape(parameters[name].shape) * 2.0**-t.exponent
+                parameters[name].add_(step.to(parameters[name].device))
+
+
+def sent_parameters(model: nn.Module) -> Iterator[tuple[str, nn.Parameter]]:
+    """The parameters an update may change, in the order the stream lists them."""
+    return ((n, p) for n, p in sorted(model.named_parameters()) if is_sent(n))

@@ -1,0 +1,82 @@
+"""Random crops of a video's sampled frames, for finetuning."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from vidcodec.codec.planes import frame_to_planes, padded_size
+from vidcodec.video import Frame
+
+CACHE_PIXELS = 64_000_000
+
+
+class FrameCrops:
+    """Crops of size x size luma samples, drawn evenly over frames and positions.
+
+    frames: any sequence of Frames (a spool, a list). Small sets are kept as planes in
+    memory; larger ones are read again for every crop. checks() are whole frames spread
+    over the video, at most `check_pixels` in all, cut to the middle when a frame is larger.
+    """
+
+    def __init__(
+        self,
+        frames: Sequence[Frame],
+        bit_depth: int,
+        multiple: int,
+        device: torch.device,
+        *,
+        size: int = 256,
+        check_pixels: int = 1_500_000,
+    ) -> None:
+        self.frames, self.bit_depth, self.multiple, self.device = frames, bit_depth, multiple, device
+        height, width = frames[0].y.shape
+        self.pixels = height * width * len(frames)
+        h, w = padded_size(height, width, multiple)
+        self.crop = (min(size, h), min(size, w))
+        self._small = h * w * len(frames) <= CACHE_PIXELS
+        self._cache: dict[int, Tensor] = {}
+        self.check_pixels = check_pixels
+        self._checks: list[Tensor] | None = None
+
+    def planes(self, i: int) -> Tensor:
+        """Frame i as padded planes (1, 6, H/2, W/2) on the CPU."""
+        if i not in self._cache:
+            x = frame_to_planes(self.frames[i], self.bit_depth, self.multiple)
+            if not self._small:
+                return x
+            self._cache[i] = x
+        return self._cache[i]
+
+    def crops(self, rng: np.random.Generator, count: int) -> Tensor:
+        """(count, 6, h/2, w/2), channels last."""
+        out = []
+        h, w = self.crop[0] // 2, self.crop[1] // 2
+        for i in rng.choice(len(self.frames), count, replace=count > len(self.frames)):
+            x = self.planes(int(i))
+            top = int(rng.integers(0, x.shape[-2] - h + 1))
+            left = int(rng.integers(0, x.shape[-1] - w + 1))
+            out.append(x[..., top : top + h, left : left + w])
+        return torch.cat(out).to(self.device, memory_format=torch.channels_last)
+
+    def checks(self) -> list[Tensor]:
+        """Fixed pictures for measuring: whole frames, or their middles."""
+        if self._checks is None:
+            x = self.planes(0)
+            area = x.shape[-1] * x.shape[-2] * 4
+            count = int(np.clip(self.check_pixels // area, min(4, len(self.frames)), len(self.frames)))
+            picked = np.unique(np.linspace(0, len(self.frames) - 1, count).round().astype(int))
+            side = 2 * int((self.check_pixels / count) ** 0.5 // 16 * 8)
+            self._checks = [self._middle(self.planes(int(i)), side // 2) for i in picked]
+        return self._checks
+
+    def _middle(self, x: Tensor, side: int) -> Tensor:
+        h, w = x.shape[-2:]
+        if h * w > side * side:
+            nh, nw = min(h, max(side, 8)) // 8 * 8, min(w, max(side, 8)) // 8 * 8
+            top, left = (h - nh) // 2, (w - nw) // 2
+            x = x[..., top : top + nh, left : left + nw]
+        return x.to(self.device, memory_format=torch.channels_last)

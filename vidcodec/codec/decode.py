@@ -1,0 +1,131 @@
+"""A .vdc file to frames."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from vidcodec.bitstream import BitstreamReader, Header
+from vidcodec.codec.models import BaseModel, check_arithmetic, load_for_stream, pick_device
+from vidcodec.codec.pictures import PictureCodec, SymbolLog, check_symbols
+from vidcodec.codec.planes import padded_size, planes_to_frame
+from vidcodec.entropy.bank import bank
+from vidcodec.entropy.exact import ARITHMETIC_VERSION
+from vidcodec.errors import BitstreamError, CorruptBitstreamError
+from vidcodec.video import ColourTags, Frame, VideoFormat, open_writer
+
+
+def video_format(h: Header) -> VideoFormat:
+    """What the header says of the pictures."""
+    colour = ColourTags(h.matrix, h.primaries, h.transfer, h.full_range, h.chroma_location)
+    aspect = h.sample_aspect or type(h.sample_aspect)(1)
+    return VideoFormat(h.width, h.height, h.bit_depth, colour, aspect, h.rotation, h.time_base, h.frame_rate)
+
+
+class VideoDecoder:
+    """Random access to the frames of a .vdc file.
+
+    Raises the errors of `BitstreamReader` and of loading the model. `problems` gathers a
+    line for everything that is damaged.
+    """
+
+    def __init__(self, path: str | os.PathLike[str], *, weights: Path | None = None, device: str = "auto") -> None:
+        self.reader = BitstreamReader(path)
+        try:
+            h = self.header = self.reader.header
+            check_arithmetic(h.arithmetic, h.bank_digest, ARITHMETIC_VERSION, bank().digest)
+            self.format = video_format(h)
+            self.base: BaseModel = load_for_stream(h.model, h.model_digest, weights, pick_device(device))
+        except BaseException:
+            self.reader.close()
+            raise
+        self.problems: list[str] = list(self.reader.problems)
+        self._codecs: dict[int, PictureCodec] = {}
+
+    def __enter__(self) -> VideoDecoder:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.reader.close()
+
+    def __len__(self) -> int:
+        """Frames the file was written with, intact or not."""
+        return self.header.frame_count
+
+    def codec_for(self, index: int) -> PictureCodec:
+        """The picture codec of frame `index`: base model plus the update that applies there."""
+        update = self.reader.update_for(index)
+        key = update.first_frame if update else -1
+        if key not in self._codecs:
+            model = self.base.updated(update.payload) if update else self.base
+            self._codecs = {key: model.picture_codec(self.header.level, self.format, self.header.extra)}
+        return self._codecs[key]
+
+    def frame(self, index: int) -> tuple[Frame, SymbolLog]:
+        """Decode one frame; raises IndexError or CorruptBitstreamError."""
+        unit = self.reader.frame(index)
+        codec = self.codec_for(index)
+        size = padded_size(self.format.height, self.format.width, codec.multiple)
+        planes, log = codec.decode(unit.z + unit.y, *size)
+        check_symbols(log, unit.checksum, f"frame {index}")
+        return planes_to_frame(planes, self.format, unit.pts), log
+
+    def frames(self, start: int = 0, stop: int | None = None) -> Iterator[tuple[int, Frame, SymbolLog]]:
+        """Every intact frame of a range; damaged ones add a line to `problems` and are left out."""
+        for index in range(start, len(self) if stop is None else min(stop, len(self))):
+            try:
+                frame, log = self.frame(index)
+            except CorruptBitstreamError as e:
+                if str(e) not in self.problems:
+                    self.problems.append(str(e))
+                continue
+            yield index, frame, log
+
+
+@dataclass
+class DecodeResult:
+    """What was decoded: counts, and a line for everything damaged."""
+
+    frames: int
+    expected: int
+    problems: list[str] = field(default_factory=list)
+
+
+def decode_video(
+    source: str | os.PathLike[str],
+    output: str | os.PathLike[str],
+    *,
+    start: int = 0,
+    stop: int | None = None,
+    weights: Path | None = None,
+    device: str = "auto",
+    progress: Callable[[int, int], None] | None = None,
+) -> DecodeResult:
+    """Decode frames [start, stop) to a .y4m, .mkv (FFV1), .mp4 file or a folder of PNG.
+
+    Raises BitstreamError when not one frame of the range can be decoded; nothing is
+    written then.
+    """
+    with VideoDecoder(source, weights=weights, device=device) as decoder:
+        stop = len(decoder) if stop is None else min(stop, len(decoder))
+        if start >= stop and len(decoder):
+            raise BitstreamError(f"no frames {start}:{stop}; the file has frames 0:{len(decoder)}")
+        frames = decoder.frames(start, stop)
+        first = next(frames, None)
+        if first is None:
+            reason = "; ".join(decoder.problems[:3]) or "it holds no frames"
+            raise CorruptBitstreamError(f"no frame of {Path(source).name} can be decoded: {reason}")
+        done = 0
+        with open_writer(output, decoder.format) as writer:
+            index, frame, _ = first
+            while True:
+                writer.write(frame)
+                done += 1
+                if progress:
+                    progress(index - start + 1, stop - start)
+                if (item := next(frames, None)) is None:
+                    break
+                index, frame, _ = item
+        return DecodeResult(done, stop - start, decoder.problems)

@@ -1,0 +1,74 @@
+"""What a user can ask of an encode, and what the presets mean."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+
+from vidcodec.errors import RateControlError
+from vidcodec.models.checkpoint import DEFAULT_MODEL
+from vidcodec.video import Sampling
+
+
+@dataclass(frozen=True)
+class Preset:
+    """Finetuning steps and crops per step; `cost` is what the help says of it."""
+
+    steps: int
+    batch: int
+    cost: str
+
+
+PRESETS = {
+    "fast": Preset(0, 0, "no adaptation: seconds"),
+    "medium": Preset(300, 4, "300 finetuning steps: a few minutes on two cores"),
+    "slow": Preset(1500, 4, "1500 steps: a quarter of an hour to half an hour on two cores"),
+    "best": Preset(6000, 4, "6000 steps: one to two hours on two cores"),
+}
+ADAPT = ("none", "encoder", "decoder", "full")
+UPDATE_PRIORS = ("adaptive", "spike-slab")
+DEFAULT_QUALITY = 50.0
+
+
+@dataclass(frozen=True)
+class EncodeOptions:
+    """All of `vidcodec encode`.
+
+    Give at most one of quality (0..100), target_psnr (dB, PSNR-YUV 6:1:1), target_bpp (bits
+    per pixel of the sampled frames, everything included) and target_size (bytes).
+    max_minutes bounds the adaptation.
+    """
+
+    sampling: Sampling = Sampling()
+    quality: float | None = None
+    target_psnr: float | None = None
+    target_bpp: float | None = None
+    target_size: int | None = None
+    preset: str = "medium"
+    max_minutes: float = math.inf
+    adapt: str = "full"
+    update_prior: str = "adaptive"
+    steps: int | None = None  # overrides the preset's
+    model: str = DEFAULT_MODEL
+    weights: Path | None = None
+    device: str = "auto"
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        asked = [v for v in (self.quality, self.target_psnr, self.target_bpp, self.target_size) if v is not None]
+        if len(asked) > 1:
+            raise RateControlError("give only one of --quality, --target-psnr, --target-bpp and --target-size")
+        if self.quality is not None and not 0 <= self.quality <= 100:
+            raise RateControlError(f"--quality goes from 0 to 100, not {self.quality:g}")
+        for name, value in (("psnr", self.target_psnr), ("bpp", self.target_bpp), ("size", self.target_size)):
+            if value is not None and not (value > 0 and math.isfinite(value)):
+                raise RateControlError(f"--target-{name} must be above zero, not {value:g}")
+        if not self.max_minutes > 0:
+            raise RateControlError("--max-time must be above zero minutes; for no adaptation use --preset fast")
+
+    @property
+    def finetuning_steps(self) -> int:
+        if self.adapt == "none":
+            return 0
+        return PRESETS[self.preset].steps if self.steps is None else self.steps
