@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 import torch.nn.functional as F
-from compressai.models import ScaleHyperprior
+from compressai.models import MeanScaleHyperprior, ScaleHyperprior
 from torch import Tensor
 
 from vidcodec.codec.pictures import SYMBOL_LIMIT, CodedPicture, SymbolLog
@@ -108,8 +108,8 @@ class CompressAIPictureCodec:
         self.matrix, self.full_range = matrix, full_range
         self.device = model.g_s[0].weight.device
         self.scales = ExactHyperScales(model)
-        # mbt2018-mean: twice M outputs, and h_a sees y; else M outputs, and h_a sees |y|.
-        self.has_means = next(m for m in reversed(model.h_s) if hasattr(m, "out_channels")).out_channels == 2 * model.M
+        # mbt2018-mean: h_s gives scales and means, h_a sees y; else h_s gives scales, h_a sees |y|.
+        self.has_means = isinstance(model, MeanScaleHyperprior)
         self.medians = model.entropy_bottleneck.quantiles.detach()[:, 0, 1, None, None]  # (N, 1, 1)
         self._extra = choose_z_tables(model) if scale_extra is None else bytes(scale_extra)
         tables = torch.from_numpy(parse_z_tables(self._extra, model.N))
