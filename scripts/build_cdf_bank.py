@@ -47,6 +47,12 @@ def laplace_cells(mean_magnitude: float, reach: int, tilt: float) -> list[float]
     return [(1 - tilt) * p + tilt * q for p, q in zip(one, two, strict=True)]
 
 
+def spike_slab_cells(reach: int, t: float = 2.0**-8, sigma: float = 0.05, alpha: float = 1000.0) -> list[float]:
+    """van Rozendaal et al. 2021: (N(0, sigma^2) + alpha N(0, (t/6)^2)) / (1 + alpha) over bins of t."""
+    slab, spike = normal_cells(sigma / t, reach), normal_cells(1 / 6, reach)
+    return [(a + alpha * b) / (1 + alpha) for a, b in zip(slab, spike, strict=True)]
+
+
 def quantise(cells: list[float]) -> list[int]:
     """Cells plus one escape symbol as positive integers with sum 2^16."""
     weights = [*cells, max(1.0 - math.fsum(cells), 0.0)]
@@ -70,6 +76,7 @@ def main(path: str) -> None:
         for k in range(LEVELS):  # E|q| from 2^-12 to 2^6.9, 0.3 octaves apart
             tables.append(table(lambda r, m=2.0 ** (-12 + 0.3 * k), t=tilt: laplace_cells(m, r, t)))
     tables.append([TOTAL // 256] * 256)  # a plain byte
+    tables.append(table(spike_slab_cells))
     sizes = np.array([len(t) for t in tables], np.uint16)
     log_magnitude = np.array([round(256 * math.log2(1 + q)) for q in range(1024)], np.uint16)
     np.savez_compressed(Path(path), sizes=sizes, counts=np.concatenate(tables).astype(np.uint16), log_magnitude=log_magnitude)

@@ -16,6 +16,7 @@ decoder and priors alone (after Borzechowski et al. 2024, arXiv 2506.08662).
 from __future__ import annotations
 
 import math
+import re
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -26,6 +27,7 @@ import torch
 from torch import Tensor
 from torch.func import functional_call
 
+from vidcodec.adapt.curvature import mean_curvature
 from vidcodec.adapt.prior import UpdatePrior
 from vidcodec.adapt.update import MAX_STEP_EXPONENT, MAX_STEPS, TensorUpdate, Update, sent_parameters
 from vidcodec.models.msp import Msp, ste_round
@@ -56,12 +58,14 @@ class FinetuneConfig:
     steps: int = 300
     max_seconds: float = math.inf
     batch: int = 4
-    encoder_lr: float = 1e-4
-    update_lr: float = 0.02
+    encoder_lr: float = 3e-5
+    update_lr: float = 0.05
+    vector_share: float = 0.4
     latent_share: float = 0.2
     plane_weights: tuple[float, float, float] = (0.5, 0.25, 0.25)
     seed: int = 0
-    only: tuple[str, ...] = ()  # prefixes of parameters that may be updated; all when empty
+    coarsest: float = 0.5  # no grid step beyond this part of a tensor's root mean square
+    only: str = ""  # regular expression of the parameters that may be updated; all when empty
 
 
 @dataclass
@@ -89,46 +93,67 @@ def autocast(device: torch.device) -> torch.autocast:
 def step_exponents(model: Msp, source: CropSource, level: Tensor, c: FinetuneConfig, names: list[str]) -> dict[str, int]:
     """Grid exponents from the curvature of the loss.
 
-    A tensor's mean curvature h (bits of the whole video per squared weight) is measured by
-    perturbing it with noise of deviation s: dL = s^2 n h / 2. A uniform step t costs
-    h t^2 / 24 bits a weight by its error and saves log2 t bits: least at
-    t^2 = 12 / (h ln 2). The step is the nearest power of two.
+    With h the mean curvature of a tensor (bits of the whole video per squared weight), a
+    uniform step t costs h t^2 / 24 bits a weight by its error and saves log2 t bits: least
+    at t^2 = 12 / (h ln 2). The step is the nearest power of two.
     """
     rng = np.random.default_rng(c.seed)
-    planes = source.crops(rng, c.batch)
-    lam = float(model.rate_lambda(level))
-    pixels = planes.shape[0] * planes.shape[-1] * planes.shape[-2] * 4
-    levels = level.expand(planes.shape[0])
-    parameters = dict(model.named_parameters())
-
-    @torch.no_grad()
-    def cost() -> float:
-        torch.manual_seed(c.seed)
-        with autocast(planes.device):
-            out = model(planes, levels)
-        bits = (out.y_bits + out.z_bits).sum() / pixels
-        return float(bits + lam * 255.0**2 * weighted_error(out.planes.float(), planes, c.plane_weights))
-
+    curvature = mean_curvature(
+        model, names, lambda: source.crops(rng, c.batch), level, c.plane_weights, seed=c.seed
+    )  # fmt: skip
     exponents = {}
-    generator = torch.Generator().manual_seed(c.seed)
+    parameters = dict(model.named_parameters())
     for name in names:
-        p = parameters[name]
-        spread = float(p.square().mean().sqrt()) or 0.1
-        noise = torch.randn(p.shape, generator=generator).to(p.device)
-        original = p.detach().clone()
-        rises = []
-        s = 0.1 * spread
-        for sign in (1.0, -1.0):
-            with torch.no_grad():
-                p.copy_(original + sign * s * noise)
-            rises.append(cost())
-        with torch.no_grad():
-            p.copy_(original)
-        rise = max(0.5 * sum(rises) - cost(), 1e-9)
-        curvature = 2 * rise * source.pixels / (s * s * p.numel())
-        k = -0.5 * math.log2(12 / (curvature * math.log(2)))
+        h = max(curvature[name] * source.pixels, 1e-12)
+        # The quadratic view ends where a step is large against the weights themselves.
+        spread = float(parameters[name].square().mean().sqrt()) or 0.1
+        k = max(0.5 * math.log2(h * math.log(2) / 12), -math.log2(c.coarsest * min(spread, 1.0)))
         exponents[name] = int(np.clip(round(k), 0, MAX_STEP_EXPONENT))
     return exponents
+
+
+def is_vector(name: str) -> bool:
+    """Biases and rate-level vectors: few numbers that act on whole channels."""
+    return name.endswith((".bias", ".table"))
+
+
+class SparseMomentum:
+    """Proximal gradient steps on grid integers-to-be.
+
+    u <- prox(u - lr m / rms(g)), with m the running mean of the gradient and rms its root
+    mean square over all tensors (their grids are matched by curvature, so their gradients
+    compare): weights move in proportion to their gradient. Adam would move all alike, and a
+    million small moves cost a million codewords. The prior's slope enters as the soft
+    threshold of the proximal step, so weights whose gradient does not pay for their bits
+    stay exactly at zero.
+    """
+
+    def __init__(self, u: dict[str, Tensor], lr: float, momentum: float = 0.9, memory: float = 0.98) -> None:
+        self.u, self.lr, self.momentum, self.memory = u, lr, momentum, memory
+        self.mean = {n: torch.zeros_like(x) for n, x in u.items()}
+        self.square = {True: 0.0, False: 0.0}
+        self.steps = {True: 0, False: 0}
+
+    @torch.no_grad()
+    def step(self, share: float, slopes: Callable[[str, Tensor], Tensor], bits_to_loss: float) -> None:
+        """share: learning rate as a part of its peak; slopes: bits per grid step of magnitude."""
+        for vectors in (True, False):
+            live = {n: x for n, x in self.u.items() if x.grad is not None and is_vector(n) == vectors}
+            if not live:
+                continue
+            self.steps[vectors] += 1
+            size = sum(x.numel() for x in live.values())
+            square = sum(float(x.grad.square().sum()) for x in live.values()) / size  # type: ignore[union-attr]
+            self.square[vectors] += (1 - self.memory) * (square - self.square[vectors])
+            steps = self.steps[vectors]
+            rms = math.sqrt(self.square[vectors] / (1 - self.memory**steps)) + 1e-30
+            rate = self.lr * share / rms
+            for n, x in live.items():
+                self.mean[n].lerp_(x.grad, 1 - self.momentum)  # type: ignore[arg-type]
+                x.sub_(self.mean[n], alpha=rate / (1 - self.momentum**steps))
+                shrink = slopes(n, x) * (rate * bits_to_loss)
+                x.copy_(x.sign() * (x.abs() - shrink).clamp_min(0.0))
+                x.grad = None
 
 
 class Finetuner:
@@ -143,7 +168,7 @@ class Finetuner:
         self.lam = float(self.model.rate_lambda(level))
         sent = dict(sent_parameters(self.model)) if config.scope != "encoder" else {}
         if config.only:
-            sent = {n: p for n, p in sent.items() if n.startswith(config.only)}
+            sent = {n: p for n, p in sent.items() if re.search(config.only, n)}
         all_sent = {n for n, _ in sent_parameters(self.model)}
         self.free = [] if config.scope == "decoder" else [
             p for n, p in self.model.named_parameters() if n not in all_sent
@@ -186,11 +211,8 @@ class Finetuner:
             out = functional_call(self.model, self.parameters(), (planes, levels), {"noise": not hard})
         rate = (out.y_bits + out.z_bits).sum() / pixels
         error = weighted_error(out.planes.float(), planes, self.c.plane_weights)
-        model_bits = self.prior.bits(self.u)
-        loss = rate + self.lam * 255.0**2 * error + model_bits / self.source.pixels
-        return loss, {
-            "bpp": float(rate), "mse": float(error), "update_bits": float(model_bits), "loss": float(loss)
-        }  # fmt: skip
+        loss = rate + self.lam * 255.0**2 * error  # M enters in SparseMomentum's proximal step
+        return loss, {"bpp": float(rate), "mse": float(error), "loss": float(loss)}
 
     @torch.no_grad()
     def measure(self) -> dict[str, float]:
@@ -211,40 +233,43 @@ class Finetuner:
 
     # ------------------------------------------------------------------ the loop
 
-    def run(self, progress: Callable[[float, dict], None] | None = None, measure_every: float = 0.1) -> Finetuned:
+    def run(self, progress: Callable[[float, dict], None] | None = None, measure_every: float = 0.05) -> Finetuned:
         """Finetune; keeps the state with the least measured cost.
 
         progress: called with the share done and the last measures, every step.
         """
         c = self.c
         start = time.monotonic()
-        groups = [{"params": self.free, "lr": c.encoder_lr}, {"params": list(self.u.values()), "lr": c.update_lr}]
-        optimiser = torch.optim.Adam([g for g in groups if g["params"]], betas=(0.9, 0.99))
-        peaks = [g["lr"] for g in optimiser.param_groups]
+        optimiser = torch.optim.Adam(self.free or [torch.zeros(1)], lr=c.encoder_lr, betas=(0.9, 0.99))
+        sparse = SparseMomentum(self.u, c.update_lr)
         best = {**self.measure(), "step": 0, "phase": "start"}
         best_state, curve, shown = self._state(), [best], dict(best)
-        next_measure, share, step = measure_every, 0.0, 0
+        next_measure, share, step, recent = measure_every, 0.0, 0, 0.0
         rng = np.random.default_rng([c.seed, 1])
         while share < 1.0:
             hard = share >= 1.0 - c.latent_share
-            if hard:
-                for p in self.free:
-                    p.requires_grad_(False)
+            phase = "latents" if hard else "vectors" if share < c.vector_share else "all"
+            for p in self.free:
+                p.requires_grad_(not hard)
+            for n, u in self.u.items():
+                u.requires_grad_(phase != "vectors" or is_vector(n))
             planes = self.source.crops(rng, c.batch)
             torch.manual_seed(c.seed * 7919 + step)
             loss, parts = self.loss(planes, hard=hard)
             loss.backward()
-            warm = min(1.0, (step + 1) / 10)
-            for g, peak in zip(optimiser.param_groups, peaks, strict=True):
-                g["lr"] = peak * warm * 0.5 * (1 + math.cos(math.pi * share))
+            recent = parts["loss"] if step == 0 else 0.9 * recent + 0.1 * parts["loss"]
+            rate = min(1.0, (step + 1) / 10) * 0.5 * (1 + math.cos(math.pi * share))
+            for g in optimiser.param_groups:
+                g["lr"] = c.encoder_lr * rate
             optimiser.step()
             optimiser.zero_grad(set_to_none=True)
+            sparse.step(rate, self.prior.slope, 1.0 / self.source.pixels)
             self.prior.observe(self.u)
             step += 1
             share = max(step / c.steps, (time.monotonic() - start) / c.max_seconds)
             if share >= next_measure or share >= 1.0:
                 next_measure = share + measure_every
-                now = {**self.measure(), "step": step, "phase": "latents" if hard else "joint"}
+                now = {**self.measure(), "step": step, "phase": phase, "loss": recent}
                 curve.append(now)
                 shown.update(now)
                 if now["cost"] < best["cost"]:

@@ -84,26 +84,21 @@ class AdaptivePrior:
     def _matrix(u: Tensor) -> Tensor:
         return u.reshape(u.shape[0], -1) if u.ndim > 1 else u.reshape(1, -1)
 
-    def bits(self, u: dict[str, Tensor]) -> Tensor:
-        total = torch.zeros(())
-        for name, x in u.items():
-            slope, zero = self._lengths(name, x)
-            total = total + (self._matrix(x).abs() * slope + zero).sum()
-        return total
-
-    def _lengths(self, name: str, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Bits per step of magnitude, and bits of a zero, per weight."""
+    def slope(self, name: str, x: Tensor) -> Tensor:
+        """Bits per step of magnitude, per weight."""
         if name not in self._expected:
             m = self._matrix(x)
             self._expected[name] = (torch.full_like(m[:, :1], self.start), torch.full_like(m[:1], self.start))
         rows, columns = self._expected[name]
         mean = (rows * columns / rows.mean().clamp_min(self.floor)).clamp(self.floor, 64.0)
         r = (torch.sqrt(1 + mean * mean) - 1) / mean
-        return -torch.log2(r), torch.log2((1 + r) / (1 - r))
+        return -torch.log2(r).reshape(x.shape)
 
     @torch.no_grad()
     def observe(self, u: dict[str, Tensor]) -> None:
         for name, x in u.items():
+            if name not in self._expected:
+                continue
             rows, columns = self._expected[name]
             m = self._matrix(x).round().abs()
             rows.lerp_(m.mean(1, keepdim=True).clamp_min(self.floor), 1 - self.memory)

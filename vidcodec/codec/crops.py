@@ -18,8 +18,7 @@ class FrameCrops:
     """Crops of size x size luma samples, drawn evenly over frames and positions.
 
     frames: any sequence of Frames (a spool, a list). Small sets are kept as planes in
-    memory; larger ones are read again for every crop. checks() are whole frames spread
-    over the video, at most `check_pixels` in all, cut to the middle when a frame is larger.
+    memory; larger ones are read again for every crop.
     """
 
     def __init__(
@@ -30,7 +29,7 @@ class FrameCrops:
         device: torch.device,
         *,
         size: int = 256,
-        check_pixels: int = 1_500_000,
+        check_pixels: int = 2_100_000,
     ) -> None:
         self.frames, self.bit_depth, self.multiple, self.device = frames, bit_depth, multiple, device
         height, width = frames[0].y.shape
@@ -63,20 +62,13 @@ class FrameCrops:
         return torch.cat(out).to(self.device, memory_format=torch.channels_last)
 
     def checks(self) -> list[Tensor]:
-        """Fixed pictures for measuring: whole frames, or their middles."""
+        """Fixed pictures for measuring: all frames when they are few, else as many crops."""
         if self._checks is None:
             x = self.planes(0)
-            area = x.shape[-1] * x.shape[-2] * 4
-            count = int(np.clip(self.check_pixels // area, min(4, len(self.frames)), len(self.frames)))
-            picked = np.unique(np.linspace(0, len(self.frames) - 1, count).round().astype(int))
-            side = 2 * int((self.check_pixels / count) ** 0.5 // 16 * 8)
-            self._checks = [self._middle(self.planes(int(i)), side // 2) for i in picked]
+            if x.shape[-1] * x.shape[-2] * 4 * len(self.frames) <= self.check_pixels:
+                picked = [self.planes(i) for i in range(len(self.frames))]
+            else:
+                count = max(1, self.check_pixels // (self.crop[0] * self.crop[1]))
+                picked = list(self.crops(np.random.default_rng(12345), count).split(1))
+            self._checks = [p.to(self.device, memory_format=torch.channels_last) for p in picked]
         return self._checks
-
-    def _middle(self, x: Tensor, side: int) -> Tensor:
-        h, w = x.shape[-2:]
-        if h * w > side * side:
-            nh, nw = min(h, max(side, 8)) // 8 * 8, min(w, max(side, 8)) // 8 * 8
-            top, left = (h - nh) // 2, (w - nw) // 2
-            x = x[..., top : top + nh, left : left + nw]
-        return x.to(self.device, memory_format=torch.channels_last)

@@ -1,0 +1,60 @@
+"""What the commands print: results on stdout, everything else on stderr, one line each."""
+
+from __future__ import annotations
+
+import json
+import math
+import sys
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+
+def note(message: str) -> None:
+    """Something worth knowing, on stderr."""
+    print(f"note: {message}", file=sys.stderr, flush=True)
+
+
+def warning(message: str) -> None:
+    """Something that is lost or wrong, on stderr."""
+    print(f"warning: {message}", file=sys.stderr, flush=True)
+
+
+def error(message: str) -> None:
+    """Why the command failed, on stderr."""
+    print(f"vidcodec: error: {message}", file=sys.stderr, flush=True)
+
+
+def event(name: str, **fields: Any) -> None:
+    """One line of NDJSON on stdout."""
+    print(json.dumps({"event": name, **plain(fields)}, allow_nan=False), flush=True)
+
+
+def plain(value: Any) -> Any:
+    """A value as JSON has it: numbers that are not finite become null, fractions and paths text."""
+    if isinstance(value, dict):
+        return {str(k): plain(v) for k, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(v) for v in value]
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if value is None or isinstance(value, bool | int | str):
+        return value
+    if hasattr(value, "item"):  # a number of numpy's
+        return plain(value.item())
+    return str(value)
+
+
+def table(rows: Iterable[Sequence[str]], *, right: Sequence[int] = ()) -> str:
+    """Rows in columns, two spaces apart and in from the margin; the columns in `right` are flush right."""
+    rows = [tuple(row) for row in rows]
+    widths = [max(len(row[i]) for row in rows if i < len(row)) for i in range(max(map(len, rows), default=0))]
+    lines = []
+    for row in rows:
+        cells = [cell.rjust(widths[i]) if i in right else cell.ljust(widths[i]) for i, cell in enumerate(row)]
+        lines.append("  " + "  ".join(cells).rstrip())
+    return "\n".join(lines)
+
+
+def share(part: float, whole: float) -> str:
+    """A part in per cent."""
+    return f"{100 * part / whole:.1f} %" if whole else ""

@@ -1,0 +1,200 @@
+"""vidcodec encode: a video file to one adapted .vdc file."""
+
+from __future__ import annotations
+
+import argparse
+import math
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from vidcodec.cli import console
+from vidcodec.cli.arguments import (
+    add_general_options,
+    add_model_options,
+    check_input,
+    check_output,
+    duration,
+    frames_per_second,
+    number,
+    seconds,
+    size_in_bytes,
+    use_threads,
+    whole,
+)
+from vidcodec.cli.progress import Progress
+
+if TYPE_CHECKING:
+    from vidcodec.codec.encode import EncodeResult
+
+# What `vidcodec.codec.options` says, here so that --help need not import torch; a test compares them.
+PRESET_COSTS = {
+    "fast": "no adaptation: seconds",
+    "medium": "300 finetuning steps: a few minutes on two cores",
+    "slow": "1500 steps: a quarter of an hour to half an hour on two cores",
+    "best": "6000 steps: one to two hours on two cores",
+}
+ADAPT = {
+    "none": "the shipped model as it is",
+    "encoder": "only the encoder: nothing is sent, decoding stays as it is",
+    "decoder": "only what the decoder uses",
+    "full": "both",
+}
+UPDATE_PRIORS = ("adaptive", "spike-slab")
+
+PRESETS_HELP = "presets:\n" + "\n".join(f"  {name:8} {cost}" for name, cost in PRESET_COSTS.items())
+EPILOG = f"""\
+{PRESETS_HELP}
+
+examples:
+  vidcodec encode talk.mp4                             2 frames a second into talk.vdc
+  vidcodec encode talk.mp4 -o t.vdc --fps source --start 1:30 --duration 20
+  vidcodec encode cam.mkv -o cam.vdc --keyframes --target-size 3MB
+  vidcodec encode cam.mkv -o cam.vdc --target-psnr 36 --preset slow --max-time 15
+  vidcodec encode still.png -o still.vdc --quality 80 --adapt none
+  vidcodec encode talk.mp4 -o t.vdc --json | jq -c 'select(.event == "result")'
+"""
+
+
+def add_parser(subparsers: Any) -> None:
+    """The options of `vidcodec encode`."""
+    parser = subparsers.add_parser(
+        "encode", help="compress a video into a .vdc file", epilog=EPILOG,
+        description="Sample frames, adapt the codec to them and write one .vdc file. The model update that decoders "
+        "need is in the file; where adapting does not pay, none is sent.",
+    )  # fmt: skip
+    parser.add_argument("input", type=Path, metavar="IN", help="a video or picture, anything FFmpeg opens")
+    parser.add_argument(
+        "-o", "--output", type=Path, metavar="OUT.vdc", help="the file to write (default: IN with .vdc)"
+    )
+    parser.add_argument("--overwrite", "-y", action="store_true", help="replace OUT where it exists")
+
+    which = parser.add_argument_group("which frames")
+    rate = which.add_mutually_exclusive_group()
+    rate.add_argument(
+        "--fps", type=frames_per_second, default=frames_per_second("2"), metavar="RATE",
+        help="frames per second to take, like 2, 0.5 or 30000/1001; source: every frame (default: 2)",
+    )  # fmt: skip
+    rate.add_argument("--keyframes", action="store_true", help="take the source's own key frames instead")
+    which.add_argument("--start", type=seconds, default=0.0, metavar="TIME", help="begin here: seconds or [hh:]mm:ss")
+    which.add_argument("--duration", type=duration, metavar="TIME", help="end so much later (default: at the end)")
+
+    size = parser.add_argument_group("size and quality", "at most one of these")
+    target = size.add_mutually_exclusive_group()
+    target.add_argument(
+        "--quality", type=number(0, 100), metavar="0..100", help="higher is better and larger (default: 50)"
+    )
+    target.add_argument(
+        "--target-psnr", type=number(0, above=True), metavar="DB",
+        help="smallest file of at least this PSNR-YUV (6:1:1) in dB, usually 28 to 45",
+    )  # fmt: skip
+    target.add_argument(
+        "--target-bpp", type=number(0, above=True), metavar="BITS",
+        help="best quality in at most so many bits per pixel of the frames taken, everything included",
+    )  # fmt: skip
+    target.add_argument(
+        "--target-size", type=size_in_bytes, metavar="SIZE",
+        help="best quality in a file of at most this size: 3MB, 500kB, 1.5MiB or bytes",
+    )  # fmt: skip
+
+    work = parser.add_argument_group("adaptation")
+    work.add_argument(
+        "--preset", choices=tuple(PRESET_COSTS), default="medium",
+        help="how much work; more gives a smaller file, decoding stays as fast: see below (default: %(default)s)",
+    )  # fmt: skip
+    work.add_argument(
+        "--max-time", type=number(0, above=True), default=math.inf, metavar="MIN",
+        help="spend at most so many minutes adapting (default: what the preset takes)",
+    )  # fmt: skip
+    scopes = "; ".join(f"{name}: {what}" for name, what in ADAPT.items())
+    work.add_argument(
+        "--adapt", choices=tuple(ADAPT), default="full",
+        help=f"what is adapted to this video ({scopes}; default: %(default)s)",
+    )  # fmt: skip
+    work.add_argument(
+        "--update-prior", choices=UPDATE_PRIORS, default="adaptive",
+        help="how the model update is coded; spike-slab is the literature's, for comparison (default: %(default)s)",
+    )  # fmt: skip
+    work.add_argument(
+        "--seed", type=whole(0, (1 << 31) - 1), default=0, metavar="N",
+        help="of the random choices while adapting (default: %(default)s)",
+    )  # fmt: skip
+
+    model = parser.add_argument_group("model and machine")
+    model.add_argument(
+        "--model", default="msp", metavar="NAME",
+        help="msp, or CompressAI's like compressai:mbt2018-mean:4 (with --adapt none) (default: %(default)s)",
+    )  # fmt: skip
+    add_model_options(parser)
+    add_general_options(
+        parser, json="print NDJSON on stdout: progress events, at last one result event; errors as well"
+    )
+    parser.set_defaults(run=run, parser=parser, interrupted="nothing was written")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Encode; prints a summary."""
+    check_input(args.input)
+    output = args.output or args.input.with_suffix(".vdc")
+    check_output(output, overwrite=args.overwrite, source=args.input, suffix=".vdc")
+    with Progress(json=args.json) as progress:
+        progress("load", 0.0)
+        use_threads(args.threads)
+        from vidcodec.codec.encode import encode_video
+        from vidcodec.codec.options import EncodeOptions
+        from vidcodec.video import Sampling
+
+        options = EncodeOptions(
+            sampling=Sampling(args.fps, args.keyframes, args.start, args.duration),
+            quality=args.quality,
+            target_psnr=args.target_psnr,
+            target_bpp=args.target_bpp,
+            target_size=args.target_size,
+            preset=args.preset,
+            max_minutes=args.max_time,
+            adapt=args.adapt,
+            update_prior=args.update_prior,
+            model=args.model,
+            weights=args.weights,
+            device=args.device,
+            seed=args.seed,
+        )
+        result = encode_video(args.input, output, options, progress)
+    for note in result.notes:
+        console.note(note)
+    if args.json:
+        console.event("result", **result.to_dict())
+    else:
+        print(summary(result))
+    return 0
+
+
+def summary(r: EncodeResult) -> str:
+    """What a person wants to know of an encode."""
+    frames = f"{r.frames} frame{'s' * (r.frames != 1)} of {r.width}x{r.height}"
+    parts = {"model update": r.update_size, "y": r.y_size, "z": r.z_size}
+    parts["container"] = r.size - sum(parts.values())
+    rows = [(name, f"{size:,.0f} bytes", console.share(size, r.size)) for name, size in parts.items()]
+    q = r.quality_figures
+    names = {"psnr_y": "Y", "psnr_u": "U", "psnr_v": "V", "psnr_yuv": "YUV 6:1:1"}
+    psnr = ", ".join(f"{text} {q[key]:.2f}" for key, text in names.items() if key in q)
+    spent = ", ".join(f"{stage} {time:.1f}" for stage, time in r.seconds.items())
+    return "\n".join(
+        (
+            f"{r.output}: {frames}, {r.size:,} bytes, {r.bpp:.4f} bits per pixel",
+            console.table(rows, right=(1, 2)),
+            f"PSNR (dB, errors averaged over frames before the logarithm): {psnr}",
+            f"quality {r.quality:g}; {_choice(r)}",
+            f"seconds: {spent}",
+        )
+    )
+
+
+def _choice(r: EncodeResult) -> str:
+    """Which candidate was kept, and by how much."""
+    others = {name: cost for name, cost in r.costs.items() if name != r.chosen}
+    if not others or r.chosen not in r.costs:
+        return f"coded {r.chosen}: the only candidate"
+    cost = r.costs[r.chosen]
+    name, least = min(others.items(), key=lambda item: item[1])
+    gain = f", {100 * (1 - cost / least):.2f} % below {name}" if least > 0 else ""
+    return f"kept {r.chosen}: R-D-M cost {cost:.4f} bits per pixel{gain}"

@@ -1,0 +1,193 @@
+"""vidcodec info: what a .vdc file holds."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from vidcodec.cli import console
+from vidcodec.cli.arguments import add_general_options, add_model_options, check_input, use_threads
+from vidcodec.cli.progress import Progress
+from vidcodec.errors import BitstreamError, CorruptBitstreamError, VidcodecError
+
+if TYPE_CHECKING:
+    from vidcodec.bitstream import BitstreamReader
+
+SHOWN_FRAMES = 24  # a longer list loses its middle, for a person
+SHOWN_TENSORS = 16
+KINDS = {0: "spike-slab", 1: "adaptive"}
+
+EPILOG = """\
+examples:
+  vidcodec info talk.vdc
+  vidcodec info talk.vdc --decode                      with the bits of z and y in every frame
+  vidcodec info talk.vdc --json | jq '.sizes, .updates[0].tensors[:5]'
+
+Without the model's weights everything but the tensors of an update is shown.
+"""
+
+
+def add_parser(subparsers: Any) -> None:
+    """The options of `vidcodec info`."""
+    parser = subparsers.add_parser(
+        "info", help="show what a .vdc file holds", epilog=EPILOG,
+        description="Show header, sizes, the model update and the frames of a .vdc file.",
+    )  # fmt: skip
+    parser.add_argument("input", type=Path, metavar="IN.vdc", help="the file to look at")
+    parser.add_argument(
+        "--decode", action="store_true", help="decode every frame as well, for the bits of z and y (takes a while)"
+    )
+    add_model_options(parser)
+    add_general_options(parser, json="print one JSON object on stdout, with every frame and tensor")
+    parser.set_defaults(run=run, parser=parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Show; 4 when the file is damaged."""
+    check_input(args.input)
+    use_threads(args.threads)
+    from vidcodec.bitstream import BitstreamReader
+
+    with BitstreamReader(args.input) as reader:
+        facts = describe(reader, args.input)
+        if reader.updates:
+            try:
+                _add_tensors(facts, reader, args)
+            except VidcodecError as error:
+                facts["notes"].append(f"the update's tensors are not shown: {error}")
+    if args.decode:
+        _add_frame_bits(facts, args)
+    if args.json:
+        console.event("result", **facts)
+    else:
+        print(report(facts))
+    for note in facts["notes"]:
+        console.note(note)
+    for problem in facts["problems"]:
+        console.warning(problem)
+    return 0 if facts["complete"] and not facts["problems"] else BitstreamError.exit_code
+
+
+def describe(reader: BitstreamReader, path: Path) -> dict[str, Any]:
+    """All that the units say."""
+    from vidcodec.bitstream import FORMAT_VERSION
+
+    h = reader.header
+    frames = [
+        {"index": f.index, "pts": f.pts, "seconds": float(f.pts * h.time_base), "bytes": len(f.z) + len(f.y)}
+        for f in reader.frames()
+    ]
+    size = sum(reader.sizes.values())
+    return {
+        "file": str(path), "size": size, "format_version": FORMAT_VERSION,
+        "frame_count": h.frame_count, "intact_frames": len(reader), "complete": reader.complete,
+        "width": h.width, "height": h.height, "bit_depth": h.bit_depth,
+        "matrix": h.matrix, "primaries": h.primaries, "transfer": h.transfer, "full_range": h.full_range,
+        "chroma_location": h.chroma_location, "sample_aspect": str(h.sample_aspect), "rotation": h.rotation,
+        "time_base": str(h.time_base), "frame_rate": None if h.frame_rate is None else str(h.frame_rate),
+        "model": h.model, "model_digest": h.model_digest.hex(), "bank_digest": h.bank_digest.hex(),
+        "arithmetic": h.arithmetic, "quantizer": h.quantizer, "rate_level": h.level / 256,
+        "bpp": 8 * size / (h.width * h.height * h.frame_count) if h.frame_count else 0.0,
+        "sizes": dict(reader.sizes), "update_count": h.update_count,
+        "updates": [
+            {"first_frame": u.first_frame, "bytes": len(u.payload), "kind": KINDS.get(u.payload[0], "unknown")
+             if u.payload else "empty", "tensors": None}
+            for u in reader.updates
+        ],
+        "frames": frames, "problems": list(reader.problems), "notes": [],
+    }  # fmt: skip
+
+
+def _add_tensors(facts: dict[str, Any], reader: BitstreamReader, args: argparse.Namespace) -> None:
+    """What every update changes, by tensor; raises VidcodecError without the right weights."""
+    import numpy as np
+
+    from vidcodec.adapt.coder import decode_update, tensor_bits
+    from vidcodec.codec.models import load_for_stream, pick_device
+
+    h = reader.header
+    network = load_for_stream(h.model, h.model_digest, args.weights, pick_device("cpu")).network
+    for entry, unit in zip(facts["updates"], reader.updates, strict=True):
+        update = decode_update(unit.payload, network)
+        bits = tensor_bits(update, network)
+        entry["tensors"] = [
+            {"name": name, "shape": list(t.n.shape), "weights": int(t.n.size),
+             "changed": int(np.count_nonzero(t.n)), "step_exponent": t.exponent, "bits": bits.get(name)}
+            for name, t in update.tensors.items()
+        ]  # fmt: skip
+
+
+def _add_frame_bits(facts: dict[str, Any], args: argparse.Namespace) -> None:
+    """Bits of z and y of every frame, by decoding it."""
+    from vidcodec.codec.decode import VideoDecoder
+
+    with (
+        VideoDecoder(args.input, weights=args.weights, device=args.device) as decoder,
+        Progress(json=args.json) as progress,
+    ):
+        for done, entry in enumerate(facts["frames"], 1):
+            try:
+                _, log = decoder.frame(entry["index"])
+                entry["z_bits"], entry["y_bits"] = log.z_bits, log.y_bits
+            except CorruptBitstreamError as error:
+                facts["problems"].append(str(error))
+            progress("decode", done / len(facts["frames"]), {"frames": done})
+
+
+# --------------------------------------------------------------------------- for people
+
+
+def report(f: dict[str, Any]) -> str:
+    """The facts as text."""
+    rate = f"{f['frame_rate']} frames per second" if f["frame_rate"] else "frames at their own times"
+    turned = f", to be turned by {f['rotation']} degrees" if f["rotation"] else ""
+    full = "full" if f["full_range"] else "limited"
+    lines = [
+        f"{f['file']}: {f['size']:,} bytes, {f['bpp']:.4f} bits per pixel"
+        + ("" if f["complete"] else f", DAMAGED: {f['intact_frames']} of {f['frame_count']} frames are intact"),
+        console.table(
+            [
+                ("pictures", f"{f['frame_count']} of {f['width']}x{f['height']}, {f['bit_depth']} bit 4:2:0{turned}"),
+                ("time", f"{rate}, time base {f['time_base']} s"),
+                ("colour", f"matrix {f['matrix']}, primaries {f['primaries']}, transfer {f['transfer']} (H.273), "
+                 f"{full} range, sample aspect {f['sample_aspect']}"),
+                ("model", f"{f['model']} at rate level {f['rate_level']:g}, weights {f['model_digest']}"),
+                ("coding", f"format {f['format_version']}, arithmetic {f['arithmetic']}, tables {f['bank_digest']}"),
+            ]
+        ),
+        "bytes",
+        console.table([(k, f"{v:,}", console.share(v, f["size"])) for k, v in f["sizes"].items() if v], right=(1, 2)),
+    ]  # fmt: skip
+    for update in f["updates"]:
+        first, size = update["first_frame"], update["bytes"]
+        lines.append(f"model update from frame {first} on: {size:,} bytes ({update['kind']})")
+        if update["tensors"]:
+            lines.append(_tensors(update["tensors"]))
+    if f["frames"]:
+        lines += ["frames", _frames(f["frames"])]
+    return "\n".join(lines)
+
+
+def _tensors(tensors: list[dict[str, Any]]) -> str:
+    largest = sorted(tensors, key=lambda t: -(t["bits"] or 0))
+    rows = [
+        (t["name"], f"{t['changed']:,} of {t['weights']:,} weights", f"2^-{t['step_exponent']}",
+         f"{(t['bits'] or 0) / 8:,.0f} bytes")
+        for t in largest[:SHOWN_TENSORS]
+    ]  # fmt: skip
+    if rest := largest[SHOWN_TENSORS:]:
+        rows.append((f"{len(rest)} more", "", "", f"{sum(t['bits'] or 0 for t in rest) / 8:,.0f} bytes"))
+    return console.table(rows, right=(1, 2, 3))
+
+
+def _frames(frames: list[dict[str, Any]]) -> str:
+    def row(f: dict[str, Any]) -> tuple[str, ...]:
+        streams = (f"z {f['z_bits']:,.0f} bits", f"y {f['y_bits']:,.0f} bits") if "z_bits" in f else ()
+        return (str(f["index"]), f"{f['seconds']:.3f} s", f"{f['bytes']:,} bytes", *streams)
+
+    rows = [row(f) for f in frames]
+    if len(rows) > SHOWN_FRAMES:
+        half = SHOWN_FRAMES // 2
+        rows = [*rows[:half], ("...", "", f"{len(rows) - 2 * half} more"), *rows[-half:]]
+    return console.table(rows, right=(0, 1, 2, 3, 4))
