@@ -50,7 +50,8 @@ class FinetuneConfig:
     scope: 'encoder' (nothing is sent), 'decoder' (analysis frozen), 'full'.
     steps: of both phases together; the last `latent_share` of them run on frozen latents.
     max_seconds: bounds the time, whatever the machine; the schedule shrinks with it.
-    encoder_lr: of Adam, in weight units. update_lr: of Adam, in grid steps.
+    encoder_lr: of Adam, in weight units. vector_lr, matrix_lr: of SparseMomentum, in grid steps.
+    vector_share: the part of the steps before matrices may move too.
     plane_weights: of the squared errors of Y, U, V in D.
     """
 
@@ -58,9 +59,10 @@ class FinetuneConfig:
     steps: int = 300
     max_seconds: float = math.inf
     batch: int = 4
-    encoder_lr: float = 3e-5
-    update_lr: float = 0.05
-    vector_share: float = 0.4
+    encoder_lr: float = 1e-4
+    vector_lr: float = 0.2
+    matrix_lr: float = 0.005
+    vector_share: float = 0.3
     latent_share: float = 0.2
     plane_weights: tuple[float, float, float] = (0.5, 0.25, 0.25)
     seed: int = 0
@@ -128,7 +130,7 @@ class SparseMomentum:
     stay exactly at zero.
     """
 
-    def __init__(self, u: dict[str, Tensor], lr: float, momentum: float = 0.9, memory: float = 0.98) -> None:
+    def __init__(self, u: dict[str, Tensor], lr: tuple[float, float], momentum: float = 0.9, memory: float = 0.98) -> None:
         self.u, self.lr, self.momentum, self.memory = u, lr, momentum, memory
         self.mean = {n: torch.zeros_like(x) for n, x in u.items()}
         self.square = {True: 0.0, False: 0.0}
@@ -147,7 +149,7 @@ class SparseMomentum:
             self.square[vectors] += (1 - self.memory) * (square - self.square[vectors])
             steps = self.steps[vectors]
             rms = math.sqrt(self.square[vectors] / (1 - self.memory**steps)) + 1e-30
-            rate = self.lr * share / rms
+            rate = self.lr[0 if vectors else 1] * share / rms
             for n, x in live.items():
                 self.mean[n].lerp_(x.grad, 1 - self.momentum)  # type: ignore[arg-type]
                 x.sub_(self.mean[n], alpha=rate / (1 - self.momentum**steps))
@@ -208,7 +210,7 @@ class Finetuner:
         pixels = planes.shape[0] * planes.shape[-1] * planes.shape[-2] * 4
         levels = self.level.expand(planes.shape[0])
         with autocast(planes.device):
-            out = functional_call(self.model, self.parameters(), (planes, levels), {"noise": not hard})
+            out = functional_call(self.model, self.parameters(), (planes, levels), {"rate": "rounded" if hard else "mixed"})
         rate = (out.y_bits + out.z_bits).sum() / pixels
         error = weighted_error(out.planes.float(), planes, self.c.plane_weights)
         loss = rate + self.lam * 255.0**2 * error  # M enters in SparseMomentum's proximal step
@@ -221,7 +223,7 @@ class Finetuner:
         parameters = self.parameters()
         for x in self.source.checks():
             with autocast(x.device):
-                out = functional_call(self.model, parameters, (x, self.level), {"noise": False})
+                out = functional_call(self.model, parameters, (x, self.level), {"rate": "rounded"})
             n = x.shape[-1] * x.shape[-2] * 4
             rates += float(out.y_bits + out.z_bits)
             errors += n * float(weighted_error(out.planes.float(), x, self.c.plane_weights))
@@ -241,7 +243,7 @@ class Finetuner:
         c = self.c
         start = time.monotonic()
         optimiser = torch.optim.Adam(self.free or [torch.zeros(1)], lr=c.encoder_lr, betas=(0.9, 0.99))
-        sparse = SparseMomentum(self.u, c.update_lr)
+        sparse = SparseMomentum(self.u, (c.vector_lr, c.matrix_lr))
         best = {**self.measure(), "step": 0, "phase": "start"}
         best_state, curve, shown = self._state(), [best], dict(best)
         next_measure, share, step, recent = measure_every, 0.0, 0, 0.0

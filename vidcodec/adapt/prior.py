@@ -76,8 +76,8 @@ class AdaptivePrior:
     name = "adaptive"
     fixed_exponent: int | None = None
 
-    def __init__(self, start: float = 0.1, memory: float = 0.98, floor: float = 2.0**-10) -> None:
-        self.start, self.memory, self.floor = start, memory, floor
+    def __init__(self, start: float = 0.1, matrix_start: float = 0.005, memory: float = 0.98, floor: float = 2.0**-10) -> None:
+        self.start, self.matrix_start, self.memory, self.floor = start, matrix_start, memory, floor
         self._expected: dict[str, tuple[Tensor, Tensor]] = {}
 
     @staticmethod
@@ -88,7 +88,8 @@ class AdaptivePrior:
         """Bits per step of magnitude, per weight."""
         if name not in self._expected:
             m = self._matrix(x)
-            self._expected[name] = (torch.full_like(m[:, :1], self.start), torch.full_like(m[:1], self.start))
+            start = self.start if m.shape[0] == 1 else self.matrix_start
+            self._expected[name] = (torch.full_like(m[:, :1], start), torch.full_like(m[:1], start))
         rows, columns = self._expected[name]
         mean = (rows * columns / rows.mean().clamp_min(self.floor)).clamp(self.floor, 64.0)
         r = (torch.sqrt(1 + mean * mean) - 1) / mean

@@ -421,6 +421,23 @@ def symbol_bits(x: Tensor, index: Tensor) -> Tensor:
     return -torch.log2(p.clamp_min(2.0**-20)) + F.relu(x * inv - 5.0) * 0.5
 
 
+def rate_of_symbols(x: Tensor, q: Tensor, index: Tensor, rate: str) -> Tensor:
+    """Bits of values x, rounded to q (straight through), under scale indices.
+
+    'rounded': of the symbols themselves. 'noise': of x plus uniform noise, the usual
+    differentiable stand-in, which charges a sure zero 0.1 bit it does not cost.
+    'mixed': the value and the gradient towards the index of the symbols themselves, the
+    gradient towards x of the noisy stand-in. What the coder charges, yet smooth in x.
+    """
+    if rate == "rounded":
+        return symbol_bits(q, index)
+    noisy = x + torch.rand_like(x) - 0.5
+    if rate == "noise":
+        return symbol_bits(noisy, index)
+    smooth = symbol_bits(noisy, index.detach())
+    return symbol_bits(q.detach(), index) + smooth - smooth.detach()
+
+
 def magnitude(q: Tensor) -> Tensor:
     """log2(1 + |q|): what the scale path sees of a decoded y symbol (an integer table there)."""
     return torch.log2(1.0 + q.abs())
@@ -471,21 +488,19 @@ class Msp(nn.Module):
     def z_indices(self, level: Tensor) -> Tensor:  # (B,) -> (B, Z, 1, 1), real-valued
         return self.z_index(level) * INDEX_GAIN
 
-    def forward(self, planes: Tensor, level: Tensor, *, noise: bool = True) -> MspOutput:
-        """One training pass: rounding (straight through) for decoding, noise for the rate.
+    def forward(self, planes: Tensor, level: Tensor, *, rate: str = "mixed") -> MspOutput:
+        """One pass: symbols rounded (straight through), their rate charged as `rate` says.
 
-        planes: (B, 6, H/2, W/2), H and W multiples of 16. noise=False charges the rate
-        of the rounded symbols instead (validation).
+        planes: (B, 6, H/2, W/2), H and W multiples of 16. rate: see `rate_of_symbols`.
         """
         y = self.analyse(planes, level)
         z = self.hyper_analysis(y)
         z_hat = ste_round(z)
-        z_rate = z + torch.rand_like(z) - 0.5 if noise else z_hat
-        z_bits = symbol_bits(z_rate, self.z_indices(level)).sum((1, 2, 3))
-        y_hat, y_bits = self.code_passes(y, z_hat, level, noise=noise)
+        z_bits = rate_of_symbols(z, z_hat, self.z_indices(level), rate).sum((1, 2, 3))
+        y_hat, y_bits = self.code_passes(y, z_hat, level, rate=rate)
         return MspOutput(self.synthesise(y_hat, level), y_bits, z_bits)
 
-    def code_passes(self, y: Tensor, z_hat: Tensor, level: Tensor, *, noise: bool) -> tuple[Tensor, Tensor]:
+    def code_passes(self, y: Tensor, z_hat: Tensor, level: Tensor, *, rate: str) -> tuple[Tensor, Tensor]:
         """Quantise y pass by pass: (y_hat (B, C, h, w), bits (B,))."""
         h, w = y.shape[-2:]
         mean_features = self.hyper_mean(z_hat, level, (h, w))  # (B, P, h, w)
@@ -501,8 +516,7 @@ class Msp(nn.Module):
             index = self.pass_scale[k](scale_features[grid], known_magnitude[grid])
             residual = target - mean
             q = ste_round(residual)
-            rate_of = residual + torch.rand_like(residual) - 0.5 if noise else q
-            bits = bits + (symbol_bits(rate_of, index) * mask).sum((1, 2, 3))
+            bits = bits + (rate_of_symbols(residual, q, index, rate) * mask).sum((1, 2, 3))
             y_hat = add_on_grid(y_hat, (q + mean) * mask, step.stride)
             known_magnitude = add_on_grid(known_magnitude, magnitude(q) * mask, step.stride)
         return y_hat, bits

@@ -111,7 +111,7 @@ def validate(model: Msp, pictures: list[Tensor]) -> dict:
         bpp, psnr, cost = [], [], []
         for x in pictures:
             lv = torch.full((1,), level, device=x.device)
-            out = model(x, lv, noise=False)
+            out = model(x, lv, rate="rounded")
             pixels = x.shape[-1] * x.shape[-2] * 4
             decoded = (out.planes.clamp(-0.5, 0.5) * 255).round() / 255
             e = (decoded - x).square().mean((0, 2, 3)).clamp_min(1e-7)
