@@ -66,7 +66,8 @@ def mean_curvature(
             probe = (out.planes * weights.sqrt() * signs(out.planes, generator)).sum()
             means = {k: x for kind, k, x in outputs if kind == "mean"}
             for k, index in ((k, x) for kind, k, x in outputs if kind == "scale"):
-                mask = step_mask(model.schedule[k], index.shape[1], *index.shape[-2:], k == 0, index.device)
+                rows, columns = index.shape[-2:]
+                mask = step_mask(model.schedule[k], index.shape[1], rows, columns, k == 0, index.device)
                 live = mask * ((index > 0) & (index < MAX_INDEX))
                 scale = index_to_scale(index.detach().clamp(0, MAX_INDEX)).clamp_min(0.3)
                 unit = 1.0 / math.sqrt(math.log(2) * pixels)

@@ -7,7 +7,8 @@ The loss of van Rozendaal et al. 2021 (arXiv 2101.08687),
 with M the bits of the model update and N the pixels of all frames: paid once per video.
 The encoder's parameters are free. Those the decoder shares move on the grid the stream
 carries: theta = base + round(u) * 2^-k with a straight-through gradient, u = 0 at start,
-k per tensor from the measured curvature of the loss (`step_exponents`).
+k per tensor from the measured curvature of the loss (`step_exponents`). M enters either as a
+term of the loss (spike and slab) or as the soft threshold of a proximal step (`optim`).
 
 A second phase freezes the encoder and its truly quantised latents and goes on with
 decoder and priors alone (after Borzechowski et al. 2024, arXiv 2506.08662).
@@ -20,7 +21,7 @@ import re
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -28,6 +29,7 @@ from torch import Tensor
 from torch.func import functional_call
 
 from vidcodec.adapt.curvature import mean_curvature
+from vidcodec.adapt.optim import AdamSteps, SparseMomentum, UpdateOptimiser, is_vector
 from vidcodec.adapt.prior import UpdatePrior
 from vidcodec.adapt.update import MAX_STEP_EXPONENT, MAX_STEPS, TensorUpdate, Update, sent_parameters
 from vidcodec.models.msp import Msp, ste_round
@@ -62,6 +64,7 @@ class FinetuneConfig:
     encoder_lr: float = 1e-4
     vector_lr: float = 0.2
     matrix_lr: float = 0.005
+    adam_lr: float = 0.0128
     vector_share: float = 0.3
     latent_share: float = 0.2
     plane_weights: tuple[float, float, float] = (0.5, 0.25, 0.25)
@@ -92,7 +95,9 @@ def autocast(device: torch.device) -> torch.autocast:
     return torch.autocast(device.type, torch.bfloat16, enabled=bool(fast))
 
 
-def step_exponents(model: Msp, source: CropSource, level: Tensor, c: FinetuneConfig, names: list[str]) -> dict[str, int]:
+def step_exponents(
+    model: Msp, source: CropSource, level: Tensor, c: FinetuneConfig, names: list[str]
+) -> dict[str, int]:
     """Grid exponents from the curvature of the loss.
 
     With h the mean curvature of a tensor (bits of the whole video per squared weight), a
@@ -114,50 +119,6 @@ def step_exponents(model: Msp, source: CropSource, level: Tensor, c: FinetuneCon
     return exponents
 
 
-def is_vector(name: str) -> bool:
-    """Biases and rate-level vectors: few numbers that act on whole channels."""
-    return name.endswith((".bias", ".table"))
-
-
-class SparseMomentum:
-    """Proximal gradient steps on grid integers-to-be.
-
-    u <- prox(u - lr m / rms(g)), with m the running mean of the gradient and rms its root
-    mean square over all tensors (their grids are matched by curvature, so their gradients
-    compare): weights move in proportion to their gradient. Adam would move all alike, and a
-    million small moves cost a million codewords. The prior's slope enters as the soft
-    threshold of the proximal step, so weights whose gradient does not pay for their bits
-    stay exactly at zero.
-    """
-
-    def __init__(self, u: dict[str, Tensor], lr: tuple[float, float], momentum: float = 0.9, memory: float = 0.98) -> None:
-        self.u, self.lr, self.momentum, self.memory = u, lr, momentum, memory
-        self.mean = {n: torch.zeros_like(x) for n, x in u.items()}
-        self.square = {True: 0.0, False: 0.0}
-        self.steps = {True: 0, False: 0}
-
-    @torch.no_grad()
-    def step(self, share: float, slopes: Callable[[str, Tensor], Tensor], bits_to_loss: float) -> None:
-        """share: learning rate as a part of its peak; slopes: bits per grid step of magnitude."""
-        for vectors in (True, False):
-            live = {n: x for n, x in self.u.items() if x.grad is not None and is_vector(n) == vectors}
-            if not live:
-                continue
-            self.steps[vectors] += 1
-            size = sum(x.numel() for x in live.values())
-            square = sum(float(x.grad.square().sum()) for x in live.values()) / size  # type: ignore[union-attr]
-            self.square[vectors] += (1 - self.memory) * (square - self.square[vectors])
-            steps = self.steps[vectors]
-            rms = math.sqrt(self.square[vectors] / (1 - self.memory**steps)) + 1e-30
-            rate = self.lr[0 if vectors else 1] * share / rms
-            for n, x in live.items():
-                self.mean[n].lerp_(x.grad, 1 - self.momentum)  # type: ignore[arg-type]
-                x.sub_(self.mean[n], alpha=rate / (1 - self.momentum**steps))
-                shrink = slopes(n, x) * (rate * bits_to_loss)
-                x.copy_(x.sign() * (x.abs() - shrink).clamp_min(0.0))
-                x.grad = None
-
-
 class Finetuner:
     """One adaptation of one network to one video at one rate level."""
 
@@ -165,7 +126,7 @@ class Finetuner:
         self, base: Msp, source: CropSource, level: Tensor, prior: UpdatePrior, config: FinetuneConfig
     ) -> None:
         self.c, self.source, self.level, self.prior = config, source, level, prior
-        self.model = Msp(base.config).to(level.device, memory_format=torch.channels_last)
+        self.model = Msp(base.config).to(level.device).to(memory_format=torch.channels_last)
         self.model.load_state_dict(base.state_dict())
         self.lam = float(self.model.rate_lambda(level))
         sent = dict(sent_parameters(self.model)) if config.scope != "encoder" else {}
@@ -209,11 +170,14 @@ class Finetuner:
         """R + lambda 255^2 D + M / N in bits per pixel, and its parts."""
         pixels = planes.shape[0] * planes.shape[-1] * planes.shape[-2] * 4
         levels = self.level.expand(planes.shape[0])
+        how = {"rate": "rounded" if hard else "mixed"}
         with autocast(planes.device):
-            out = functional_call(self.model, self.parameters(), (planes, levels), {"rate": "rounded" if hard else "mixed"})
+            out = functional_call(self.model, self.parameters(), (planes, levels), how)
         rate = (out.y_bits + out.z_bits).sum() / pixels
         error = weighted_error(out.planes.float(), planes, self.c.plane_weights)
-        loss = rate + self.lam * 255.0**2 * error  # M enters in SparseMomentum's proximal step
+        loss = rate + self.lam * 255.0**2 * error
+        if (model_bits := self.prior.bits(self.u)) is not None:
+            loss = loss + model_bits / self.source.pixels
         return loss, {"bpp": float(rate), "mse": float(error), "loss": float(loss)}
 
     @torch.no_grad()
@@ -233,6 +197,14 @@ class Finetuner:
         cost = bpp + self.lam * 255.0**2 * mse + update_bits / self.source.pixels
         return {"bpp": bpp, "mse": mse, "update_bits": update_bits, "cost": cost}
 
+    def update_optimiser(self) -> UpdateOptimiser | None:
+        c = self.c
+        if not self.u:
+            return None
+        if self.prior.slope is None:
+            return AdamSteps(self.u, c.adam_lr)
+        return SparseMomentum(self.u, c.vector_lr, c.matrix_lr, self.prior.slope, 1.0 / self.source.pixels)
+
     # ------------------------------------------------------------------ the loop
 
     def run(self, progress: Callable[[float, dict], None] | None = None, measure_every: float = 0.05) -> Finetuned:
@@ -243,14 +215,16 @@ class Finetuner:
         c = self.c
         start = time.monotonic()
         optimiser = torch.optim.Adam(self.free or [torch.zeros(1)], lr=c.encoder_lr, betas=(0.9, 0.99))
-        sparse = SparseMomentum(self.u, (c.vector_lr, c.matrix_lr))
-        best = {**self.measure(), "step": 0, "phase": "start"}
+        updater = self.update_optimiser()
+        best: dict[str, Any] = {**self.measure(), "step": 0, "phase": "start"}
         best_state, curve, shown = self._state(), [best], dict(best)
         next_measure, share, step, recent = measure_every, 0.0, 0, 0.0
         rng = np.random.default_rng([c.seed, 1])
         while share < 1.0:
             hard = share >= 1.0 - c.latent_share
-            phase = "latents" if hard else "vectors" if share < c.vector_share else "all"
+            # Vectors first: they explain what whole channels have in common, so that matrices need not.
+            vectors_only = share < c.vector_share and self.prior.slope is not None
+            phase = "latents" if hard else "vectors" if vectors_only else "all"
             for p in self.free:
                 p.requires_grad_(not hard)
             for n, u in self.u.items():
@@ -265,7 +239,8 @@ class Finetuner:
                 g["lr"] = c.encoder_lr * rate
             optimiser.step()
             optimiser.zero_grad(set_to_none=True)
-            sparse.step(rate, self.prior.slope, 1.0 / self.source.pixels)
+            if updater:
+                updater.step(rate)
             self.prior.observe(self.u)
             step += 1
             share = max(step / c.steps, (time.monotonic() - start) / c.max_seconds)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Protocol
 
 import torch
@@ -13,12 +14,17 @@ from vidcodec.adapt.update import Update
 
 
 class UpdatePrior(Protocol):
-    """Charges updates in training (`bits`) and writes them (`encode`)."""
+    """Charges updates in training and writes them.
+
+    A prior charges either as a term of the loss (`bits`) or by a threshold (`slope`, bits
+    per grid step of magnitude); the other one is None.
+    """
 
     name: str
     fixed_exponent: int | None  # one step for all tensors, or None: from curvature
+    slope: Callable[[str, Tensor], Tensor] | None = None
 
-    def bits(self, u: dict[str, Tensor]) -> Tensor:
+    def bits(self, u: dict[str, Tensor]) -> Tensor | None:
         """Bits of updates u (in grid steps, real-valued), differentiable."""
         ...
 
@@ -29,7 +35,7 @@ class UpdatePrior(Protocol):
     def encode(self, update: Update, model: nn.Module) -> bytes: ...
 
 
-class SpikeSlabPrior:
+class SpikeSlabPrior(UpdatePrior):
     """The fixed prior of van Rozendaal et al. 2021 (arXiv 2101.08687), the reference to beat.
 
     p(d) = (N(d; 0, sigma^2) + alpha N(d; 0, s^2)) / (1 + alpha), s = t/6, integrated over
@@ -43,7 +49,7 @@ class SpikeSlabPrior:
         self.fixed_exponent: int | None = exponent
         self.sigma, self.alpha = sigma, alpha
 
-    def bits(self, u: dict[str, Tensor]) -> Tensor:
+    def bits(self, u: dict[str, Tensor]) -> Tensor | None:
         t = 2.0 ** -(self.fixed_exponent or 0)
 
         def mass(x: Tensor, sd: float) -> Tensor:
@@ -64,19 +70,22 @@ class SpikeSlabPrior:
         return coder.encode_update(update, model, coder.SPIKE_SLAB)
 
 
-class AdaptivePrior:
+class AdaptivePrior(UpdatePrior):
     """Per-tensor learned scales with adaptive contexts: the rate of `coder`'s adaptive mode.
 
     Each weight is charged as a two-sided geometric symbol of the mean magnitude that the
     coder would expect there, m = row mean * column mean / tensor mean, taken from the
-    update as it stands (no gradient through m). The charge is the table's code length,
-    linear in |u|: a pull towards zero that is weaker where updates already are.
+    update as it stands. The charge is linear in |u|, as the tables' code lengths are: a
+    pull towards zero that is weaker where updates already are. `start` and `matrix_start`
+    are the means expected of vectors and of matrices before anything has moved.
     """
 
     name = "adaptive"
     fixed_exponent: int | None = None
 
-    def __init__(self, start: float = 0.1, matrix_start: float = 0.005, memory: float = 0.98, floor: float = 2.0**-10) -> None:
+    def __init__(
+        self, start: float = 0.1, matrix_start: float = 0.005, memory: float = 0.98, floor: float = 2.0**-10
+    ) -> None:
         self.start, self.matrix_start, self.memory, self.floor = start, matrix_start, memory, floor
         self._expected: dict[str, tuple[Tensor, Tensor]] = {}
 
@@ -84,21 +93,23 @@ class AdaptivePrior:
     def _matrix(u: Tensor) -> Tensor:
         return u.reshape(u.shape[0], -1) if u.ndim > 1 else u.reshape(1, -1)
 
+    def bits(self, u: dict[str, Tensor]) -> Tensor | None:
+        return None
+
     def slope(self, name: str, x: Tensor) -> Tensor:
-        """Bits per step of magnitude, per weight."""
+        """Bits per grid step of magnitude for every weight of x."""
         if name not in self._expected:
             m = self._matrix(x)
             start = self.start if m.shape[0] == 1 else self.matrix_start
             self._expected[name] = (torch.full_like(m[:, :1], start), torch.full_like(m[:1], start))
         rows, columns = self._expected[name]
         mean = (rows * columns / rows.mean().clamp_min(self.floor)).clamp(self.floor, 64.0)
-        r = (torch.sqrt(1 + mean * mean) - 1) / mean
-        return -torch.log2(r).reshape(x.shape)
+        return -torch.log2((torch.sqrt(1 + mean * mean) - 1) / mean).reshape(x.shape)
 
     @torch.no_grad()
     def observe(self, u: dict[str, Tensor]) -> None:
         for name, x in u.items():
-            if name not in self._expected:
+            if name not in self._expected:  # has not moved yet
                 continue
             rows, columns = self._expected[name]
             m = self._matrix(x).round().abs()

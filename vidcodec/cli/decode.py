@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from vidcodec.cli import console
 from vidcodec.cli.arguments import (
@@ -17,10 +17,7 @@ from vidcodec.cli.arguments import (
     use_threads,
 )
 from vidcodec.cli.progress import Progress
-from vidcodec.errors import BitstreamError, CorruptBitstreamError, OutputError
-
-if TYPE_CHECKING:
-    from vidcodec.codec.decode import VideoDecoder
+from vidcodec.errors import BitstreamError, OutputError
 
 EPILOG = """\
 examples:
@@ -58,21 +55,19 @@ def run(args: argparse.Namespace) -> int:
     check_input(args.input)
     _check_target(args.output, args.input, args.overwrite)
     use_threads(args.threads)
-    from vidcodec.codec.decode import VideoDecoder
+    from vidcodec.codec.decode import decode_video
 
-    with VideoDecoder(args.input, weights=args.weights, device=args.device) as decoder:
-        start, stop = args.frames
-        stop = len(decoder) if stop is None else min(stop, len(decoder))
-        if start >= stop and len(decoder):
-            raise BitstreamError(f"no frame {start} in {args.input}: it has frames 0:{len(decoder)}")
-        with Progress(json=args.json) as progress:
-            done, notes = _write_frames(decoder, start, stop, args, progress)
-        problems = decoder.problems
+    start, stop = args.frames
+    with Progress(json=args.json) as progress:
+        result = decode_video(
+            args.input, args.output, start=start, stop=stop, overwrite=args.overwrite, weights=args.weights,
+            device=args.device, progress=lambda done, total: progress("decode", done / total, {"frames": done}),
+        )  # fmt: skip
+    done, expected, notes, problems = result.frames, result.expected, result.notes, result.problems
     for note in notes:
         console.note(note)
     for problem in problems:
         console.warning(problem)
-    expected = stop - start
     if args.json:
         console.event(
             "result", output=str(args.output), frames=done, expected=expected, complete=done == expected,
@@ -84,29 +79,6 @@ def run(args: argparse.Namespace) -> int:
         return 0
     console.warning(f"{done} of {expected} frames decoded")
     return BitstreamError.exit_code
-
-
-def _write_frames(
-    decoder: VideoDecoder, start: int, stop: int, args: argparse.Namespace, progress: Progress
-) -> tuple[int, list[str]]:
-    """Decode and write the intact frames of [start, stop); returns their number and the writer's notes.
-
-    Raises CorruptBitstreamError, before anything is written, when there is none.
-    """
-    from vidcodec.video import open_writer
-
-    frames = decoder.frames(start, stop)
-    item = next(frames, None)
-    if item is None:
-        reason = "; ".join(decoder.problems[:3]) or "it holds no frame"
-        raise CorruptBitstreamError(f"no frame of {args.input} can be decoded: {reason}")
-    with open_writer(args.output, decoder.format, overwrite=args.overwrite) as writer:
-        while item is not None:
-            index, frame, _ = item
-            writer.write(frame)
-            progress("decode", (index + 1 - start) / (stop - start), {"frames": writer.frames_written})
-            item = next(frames, None)
-    return writer.frames_written, writer.notes
 
 
 def _check_target(output: Path, source: Path, overwrite: bool) -> None:

@@ -22,26 +22,18 @@ from vidcodec.cli.arguments import (
     whole,
 )
 from vidcodec.cli.progress import Progress
+from vidcodec.codec.presets import ADAPT, PRESETS, UPDATE_PRIORS
 
 if TYPE_CHECKING:
     from vidcodec.codec.encode import EncodeResult
 
-# What `vidcodec.codec.options` says, here so that --help need not import torch; a test compares them.
-PRESET_COSTS = {
-    "fast": "no adaptation: seconds",
-    "medium": "300 finetuning steps: a few minutes on two cores",
-    "slow": "1500 steps: a quarter of an hour to half an hour on two cores",
-    "best": "6000 steps: one to two hours on two cores",
-}
-ADAPT = {
+ADAPT_HELP = {
     "none": "the shipped model as it is",
     "encoder": "only the encoder: nothing is sent, decoding stays as it is",
     "decoder": "only what the decoder uses",
     "full": "both",
 }
-UPDATE_PRIORS = ("adaptive", "spike-slab")
-
-PRESETS_HELP = "presets:\n" + "\n".join(f"  {name:8} {cost}" for name, cost in PRESET_COSTS.items())
+PRESETS_HELP = "presets:\n" + "\n".join(f"  {name:8} {preset.cost}" for name, preset in PRESETS.items())
 EPILOG = f"""\
 {PRESETS_HELP}
 
@@ -98,16 +90,16 @@ def add_parser(subparsers: Any) -> None:
 
     work = parser.add_argument_group("adaptation")
     work.add_argument(
-        "--preset", choices=tuple(PRESET_COSTS), default="medium",
+        "--preset", choices=tuple(PRESETS), default="medium",
         help="how much work; more gives a smaller file, decoding stays as fast: see below (default: %(default)s)",
     )  # fmt: skip
     work.add_argument(
         "--max-time", type=number(0, above=True), default=math.inf, metavar="MIN",
         help="spend at most so many minutes adapting (default: what the preset takes)",
     )  # fmt: skip
-    scopes = "; ".join(f"{name}: {what}" for name, what in ADAPT.items())
+    scopes = "; ".join(f"{name}: {what}" for name, what in ADAPT_HELP.items())
     work.add_argument(
-        "--adapt", choices=tuple(ADAPT), default="full",
+        "--adapt", choices=ADAPT, default="full",
         help=f"what is adapted to this video ({scopes}; default: %(default)s)",
     )  # fmt: skip
     work.add_argument(

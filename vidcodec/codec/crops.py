@@ -11,7 +11,7 @@ from torch import Tensor
 from vidcodec.codec.planes import frame_to_planes, padded_size
 from vidcodec.video import Frame
 
-CACHE_PIXELS = 64_000_000
+CACHE_PIXELS = 128_000_000
 
 
 class FrameCrops:

@@ -91,6 +91,7 @@ class DecodeResult:
     frames: int
     expected: int
     problems: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)  # from the writer
 
 
 def decode_video(
@@ -99,6 +100,7 @@ def decode_video(
     *,
     start: int = 0,
     stop: int | None = None,
+    overwrite: bool = False,
     weights: Path | None = None,
     device: str = "auto",
     progress: Callable[[int, int], None] | None = None,
@@ -118,7 +120,7 @@ def decode_video(
             reason = "; ".join(decoder.problems[:3]) or "it holds no frames"
             raise CorruptBitstreamError(f"no frame of {Path(source).name} can be decoded: {reason}")
         done = 0
-        with open_writer(output, decoder.format) as writer:
+        with open_writer(output, decoder.format, overwrite=overwrite) as writer:
             index, frame, _ = first
             while True:
                 writer.write(frame)
@@ -128,4 +130,4 @@ def decode_video(
                 if (item := next(frames, None)) is None:
                     break
                 index, frame, _ = item
-        return DecodeResult(done, stop - start, decoder.problems)
+        return DecodeResult(done, stop - start, decoder.problems, list(writer.notes))

@@ -22,11 +22,13 @@ import torch
 
 from vidcodec.adapt.finetune import FinetuneConfig, Finetuner
 from vidcodec.adapt.prior import AdaptivePrior, SpikeSlabPrior, UpdatePrior
-from vidcodec.bitstream import FrameUnit, Header, UpdateUnit, BitstreamWriter
+from vidcodec.bitstream import BitstreamWriter, FrameUnit, Header, UpdateUnit
 from vidcodec.codec.crops import FrameCrops
 from vidcodec.codec.models import LEVEL_STEP, BaseModel, load_base, pick_device
-from vidcodec.codec.options import DEFAULT_QUALITY, PRESETS, EncodeOptions
+from vidcodec.codec.options import EncodeOptions
 from vidcodec.codec.planes import frame_to_planes, plane_errors, planes_to_frame
+from vidcodec.codec.presets import DEFAULT_QUALITY, PRESETS
+from vidcodec.codec.quality import quality_figures
 from vidcodec.entropy.bank import bank
 from vidcodec.entropy.exact import ARITHMETIC_VERSION
 from vidcodec.errors import ModelError, NoVideoError, RateControlError
@@ -70,18 +72,6 @@ class CodedVideo:
         peak = float((1 << bit_depth) - 1)
         d = float(np.mean(self.errors, axis=0) @ PLANE_WEIGHTS) / peak**2
         return 8 * self.payload_bytes / pixels + lam * 255.0**2 * d
-
-
-def psnr(mse: float, bit_depth: int) -> float:
-    """Decibels; 100 for a perfect match."""
-    peak = float((1 << bit_depth) - 1)
-    return 100.0 if mse <= 0 else min(100.0, 10 * math.log10(peak * peak / mse))
-
-
-def quality_figures(errors: list[np.ndarray], bit_depth: int) -> dict[str, float]:
-    """PSNR of Y, U, V and YUV (6:1:1): mean squared errors averaged over frames, then the logarithm."""
-    y, u, v = (psnr(float(m), bit_depth) for m in np.mean(errors, axis=0))
-    return {"psnr_y": y, "psnr_u": u, "psnr_v": v, "psnr_yuv": (6 * y + u + v) / 8}
 
 
 @dataclass(frozen=True)
@@ -137,11 +127,11 @@ class _Encoder:
 
     def run(self) -> EncodeResult:
         torch.set_flush_denormal(True)
-        self.base = load_base(self.o.model, self.o.weights, pick_device(self.o.device))
-        if self.o.finetuning_steps and not self.base.adaptable:
-            raise ModelError(f"{self.o.model} cannot be adapted yet; use --adapt none")
         self.spool_frames()
         with self.frames:
+            self.base = load_base(self.o.model, self.o.weights, pick_device(self.o.device))
+            if self.o.finetuning_steps and not self.base.adaptable:
+                raise ModelError(f"{self.o.model} cannot be adapted; use --adapt none")
             plain = Candidate("plain", self.base)
             level = self.search_level(plain)
             candidates = [plain]
@@ -181,6 +171,7 @@ class _Encoder:
 
     def adapt(self, level: int) -> Candidate:
         start = time.monotonic()
+        self.report("adapt", 0.0, {})
         network = self.base.network
         assert isinstance(network, Msp)
         preset = PRESETS[self.o.preset]

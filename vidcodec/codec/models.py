@@ -11,10 +11,9 @@ from torch import nn
 
 from vidcodec.adapt.coder import decode_update
 from vidcodec.adapt.update import Update
-from vidcodec.codec.compressai_pictures import CompressAIPictureCodec
 from vidcodec.codec.pictures import MspPictureCodec, PictureCodec
 from vidcodec.errors import ModelError, ModelMismatchError, UnsupportedVersionError
-from vidcodec.models import checkpoint, compressai_models
+from vidcodec.models import checkpoint
 from vidcodec.models.msp import Msp
 from vidcodec.video import VideoFormat
 
@@ -41,7 +40,7 @@ class BaseModel:
 
     @property
     def multiple(self) -> int:
-        return MspPictureCodec.multiple if isinstance(self.network, Msp) else CompressAIPictureCodec.multiple
+        return MspPictureCodec.multiple if isinstance(self.network, Msp) else 64
 
     @property
     def adaptable(self) -> bool:
@@ -68,6 +67,8 @@ class BaseModel:
         """A coder of pictures at a rate level (1/256 steps); extra: what the header carries for the model."""
         if isinstance(self.network, Msp):
             return MspPictureCodec(self.network, level)
+        from vidcodec.codec.compressai_pictures import CompressAIPictureCodec  # slow to import
+
         matrix = video.colour.resolved_matrix(video.height)
         return CompressAIPictureCodec(self.network, matrix, video.colour.full_range, extra or None)
 
@@ -75,6 +76,8 @@ class BaseModel:
 def load_base(name: str, weights: Path | None, device: torch.device) -> BaseModel:
     """Load a model by name; raises ModelNotFoundError or ModelMismatchError."""
     if name.startswith("compressai:"):
+        from vidcodec.models import compressai_models  # slow to import
+
         network = compressai_models.load_compressai(name, weights).to(device)
         return BaseModel(name, network, compressai_models.weights_digest(network), device)
     network, digest = checkpoint.load_model(name, weights)

@@ -1,4 +1,4 @@
-"""What a user can ask of an encode, and what the presets mean."""
+"""What a user can ask of an encode."""
 
 from __future__ import annotations
 
@@ -6,29 +6,9 @@ import math
 from dataclasses import dataclass
 from pathlib import Path
 
+from vidcodec.codec.presets import DEFAULT_MODEL, PRESETS
 from vidcodec.errors import RateControlError
-from vidcodec.models.checkpoint import DEFAULT_MODEL
 from vidcodec.video import Sampling
-
-
-@dataclass(frozen=True)
-class Preset:
-    """Finetuning steps and crops per step; `cost` is what the help says of it."""
-
-    steps: int
-    batch: int
-    cost: str
-
-
-PRESETS = {
-    "fast": Preset(0, 0, "no adaptation: seconds"),
-    "medium": Preset(300, 4, "300 finetuning steps: a few minutes on two cores"),
-    "slow": Preset(1500, 4, "1500 steps: a quarter of an hour to half an hour on two cores"),
-    "best": Preset(6000, 4, "6000 steps: one to two hours on two cores"),
-}
-ADAPT = ("none", "encoder", "decoder", "full")
-UPDATE_PRIORS = ("adaptive", "spike-slab")
-DEFAULT_QUALITY = 50.0
 
 
 @dataclass(frozen=True)

@@ -149,7 +149,8 @@ class MspPictureCodec:
             grid = (..., slice(None, None, step.stride), slice(None, None, step.stride))
             index = scales.pass_index(k, scale_features[grid], known[grid])
             mean = model.pass_mean[k](mean_features[grid], y_hat[grid])
-            phase = step_mask(step, channels, *mean.shape[-2:], k == 0, self.device)
+            rows, columns = mean.shape[-2:]
+            phase = step_mask(step, channels, rows, columns, k == 0, self.device)
             q = take(k, mean, index, (phase > 0) & (index > 0))
             y_hat = add_on_grid(y_hat, (q + mean) * phase, step.stride)
             known = add_on_grid(known, scales.magnitude(q) * phase, step.stride)

@@ -26,7 +26,6 @@ from vidcodec.errors import ModelMismatchError, ModelNotFoundError
 from vidcodec.models.msp import Msp, MspConfig
 
 WEIGHTS = Path(__file__).resolve().parent.parent / "weights"
-DEFAULT_MODEL = "msp"
 MAX_EXPONENT = 20
 ENCODER_ONLY = ("analysis.", "hyper_analysis.", "gain.")
 
@@ -87,7 +86,7 @@ def save_model(model: Msp, path: Path, *, note: str = "") -> bytes:
     return digest
 
 
-def load_model(name: str = DEFAULT_MODEL, weights: Path | None = None) -> tuple[Msp, bytes]:
+def load_model(name: str = "msp", weights: Path | None = None) -> tuple[Msp, bytes]:
     """A network in eval mode and its decoder digest, by shipped name or weights file.
 
     Raises ModelNotFoundError when there are no such weights, ModelMismatchError when the

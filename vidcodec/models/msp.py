@@ -26,7 +26,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import asdict, dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -69,12 +69,13 @@ class MspConfig:
         if self.latent % 3:
             raise ValueError(f"latent must be a multiple of 3 (three channel groups), not {self.latent}")
 
-    def to_dict(self) -> dict:
+    def to_dict(self) -> dict[str, Any]:
         return {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(self).items()}
 
     @classmethod
-    def from_dict(cls, d: dict) -> MspConfig:
-        return cls(**{k: tuple(v) if isinstance(v, list) else v for k, v in d.items()})
+    def from_dict(cls, d: dict[str, Any]) -> MspConfig:
+        fields: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in d.items()}
+        return cls(**fields)
 
 
 class MspOutput(NamedTuple):
@@ -461,7 +462,7 @@ class Msp(nn.Module):
         self.pass_mean = nn.ModuleList(PassMean(c, k == 0) for k in range(len(self.schedule)))
         self.pass_scale = nn.ModuleList(PassScale(c, k == 0) for k in range(len(self.schedule)))
         # High-resolution theory for an orthonormal transform: step = 1 / (67 sqrt(lambda)).
-        log_gain = 4.2 + 0.5 * torch.linspace(*(math.log(v) for v in c.lambda_range), c.levels)
+        log_gain = 4.2 + 0.5 * torch.linspace(math.log(c.lambda_range[0]), math.log(c.lambda_range[1]), c.levels)
         start = log_gain[:, None].expand(c.levels, c.latent)
         self.gain = LevelVectors(start)
         self.inverse_gain = LevelVectors(-start)
@@ -511,7 +512,8 @@ class Msp(nn.Module):
         for k, step in enumerate(self.schedule):
             grid = (..., slice(None, None, step.stride), slice(None, None, step.stride))
             target = y[grid]  # (B, C, h/stride, w/stride)
-            mask = step_mask(step, y.shape[1], *target.shape[-2:], k == 0, y.device)
+            rows, columns = target.shape[-2:]
+            mask = step_mask(step, y.shape[1], rows, columns, k == 0, y.device)
             mean = self.pass_mean[k](mean_features[grid], y_hat[grid])
             index = self.pass_scale[k](scale_features[grid], known_magnitude[grid])
             residual = target - mean
