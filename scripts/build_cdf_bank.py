@@ -10,6 +10,8 @@ from __future__ import annotations
 
 import math
 import sys
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -28,7 +30,7 @@ def normal_cells(sigma: float, reach: int) -> list[float]:
     return [cdf(abs(k) * -1 + 0.5) - cdf(abs(k) * -1 - 0.5) for k in range(-reach, reach + 1)]
 
 
-def laplace_cells(mean_magnitude: float, reach: int, tilt: float) -> list[float]:
+def laplace_cells(mean_magnitude: float, tilt: float, reach: int) -> list[float]:
     """Two-sided geometric with E|q| = mean_magnitude; tilt > 0 gives the tail more weight.
 
     tilt mixes a second geometric of four times the mean magnitude (share `tilt`).
@@ -47,7 +49,7 @@ def laplace_cells(mean_magnitude: float, reach: int, tilt: float) -> list[float]
     return [(1 - tilt) * p + tilt * q for p, q in zip(one, two, strict=True)]
 
 
-def spike_slab_cells(reach: int, t: float = 2.0**-8, sigma: float = 0.05, alpha: float = 1000.0) -> list[float]:
+def spike_slab_cells(reach: int, *, t: float = 2.0**-8, sigma: float = 0.05, alpha: float = 1000.0) -> list[float]:
     """van Rozendaal et al. 2021: (N(0, sigma^2) + alpha N(0, (t/6)^2)) / (1 + alpha) over bins of t."""
     slab, spike = normal_cells(sigma / t, reach), normal_cells(1 / 6, reach)
     return [(a + alpha * b) / (1 + alpha) for a, b in zip(slab, spike, strict=True)]
@@ -63,7 +65,8 @@ def quantise(cells: list[float]) -> list[int]:
     return counts
 
 
-def table(cell_function) -> list[int]:  # type: ignore[no-untyped-def]
+def table(cell_function: Callable[[int], list[float]]) -> list[int]:
+    """Counts of the distribution whose cells -reach .. reach `cell_function(reach)` gives."""
     reach = 1
     while reach < MAX_REACH and 1.0 - math.fsum(cell_function(reach)) > TAIL:
         reach = min(MAX_REACH, max(reach + 1, reach * 5 // 4))
@@ -71,15 +74,16 @@ def table(cell_function) -> list[int]:  # type: ignore[no-untyped-def]
 
 
 def main(path: str) -> None:
-    tables = [table(lambda r, s=index_to_scale(float(k)): normal_cells(s, r)) for k in range(LEVELS)]
+    tables = [table(partial(normal_cells, index_to_scale(float(k)))) for k in range(LEVELS)]
     for tilt in (0.0, 0.12):
         for k in range(LEVELS):  # E|q| from 2^-12 to 2^6.9, 0.3 octaves apart
-            tables.append(table(lambda r, m=2.0 ** (-12 + 0.3 * k), t=tilt: laplace_cells(m, r, t)))
+            tables.append(table(partial(laplace_cells, 2.0 ** (-12 + 0.3 * k), tilt)))
     tables.append([TOTAL // 256] * 256)  # a plain byte
     tables.append(table(spike_slab_cells))
     sizes = np.array([len(t) for t in tables], np.uint16)
     log_magnitude = np.array([round(256 * math.log2(1 + q)) for q in range(1024)], np.uint16)
-    np.savez_compressed(Path(path), sizes=sizes, counts=np.concatenate(tables).astype(np.uint16), log_magnitude=log_magnitude)
+    counts = np.concatenate(tables).astype(np.uint16)
+    np.savez_compressed(Path(path), sizes=sizes, counts=counts, log_magnitude=log_magnitude)
     print(f"{len(tables)} tables, {int(sizes.sum())} entries, {Path(path).stat().st_size} bytes")
 
 

@@ -9,11 +9,11 @@
 
 from __future__ import annotations
 
-import math
 import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +29,7 @@ from vidcodec.codec.options import EncodeOptions
 from vidcodec.codec.planes import frame_to_planes, plane_errors, planes_to_frame
 from vidcodec.codec.presets import DEFAULT_QUALITY, PRESETS
 from vidcodec.codec.quality import quality_figures
+from vidcodec.codec.ratecontrol import Target, meet_target, search_level
 from vidcodec.entropy.bank import bank
 from vidcodec.entropy.exact import ARITHMETIC_VERSION
 from vidcodec.errors import ModelError, NoVideoError, RateControlError
@@ -40,6 +41,8 @@ Report = Callable[[str, float, dict[str, Any]], None]
 
 PLANE_WEIGHTS = np.array([0.5, 0.25, 0.25])
 SEARCH_FRAMES = 6
+# Bytes of the container, an upper bound: per file, per frame, per update.
+FILE_OVERHEAD, FRAME_OVERHEAD, UPDATE_OVERHEAD = 200, 27, 20
 
 
 @dataclass(frozen=True, eq=False)
@@ -133,18 +136,15 @@ class _Encoder:
             if self.o.finetuning_steps and not self.base.adaptable:
                 raise ModelError(f"{self.o.model} cannot be adapted; use --adapt none")
             plain = Candidate("plain", self.base)
-            level = self.search_level(plain)
+            self.target = Target.of(self.o, self.pixels)
+            level = self.starting_level(plain)
             candidates = [plain]
             if self.o.finetuning_steps:
                 candidates.append(self.adapt(level))
             best = self.choose(candidates, level)
-            if self.has_target:
+            if self.target:
                 best = self.meet_target(best)
             return self.write(best)
-
-    @property
-    def has_target(self) -> bool:
-        return any(v is not None for v in (self.o.target_psnr, self.o.target_bpp, self.o.target_size))
 
     def timed(self, stage: str, start: float) -> None:
         self.seconds[stage] = self.seconds.get(stage, 0.0) + time.monotonic() - start
@@ -254,81 +254,47 @@ class _Encoder:
 
     # -------------------------------------------------------------------- rate control
 
-    def search_level(self, candidate: Candidate) -> int:
-        """The rate level asked for, or the one that meets the target on a few frames."""
+    def starting_level(self, plain: Candidate) -> int:
+        """The rate level asked for, or the one that meets the target on a few frames unadapted."""
         top = self.base.max_level
         if top == 0:
-            if self.has_target or self.o.quality is not None:
+            if self.target or self.o.quality is not None:
                 raise RateControlError(f"{self.o.model} has one rate; choose it by the number at the end of its name")
             return 0
-        if not self.has_target:
-            quality = DEFAULT_QUALITY if self.o.quality is None else self.o.quality
-            return round(quality / 100 * top)
-        start = time.monotonic()
-        count = min(SEARCH_FRAMES, len(self.frames))
-        picked = sorted({round(i) for i in np.linspace(0, len(self.frames) - 1, count)})
-        low, high = 0, top
-        while high - low > 1:
-            middle = (low + high) // 2
-            self.report("search", 1 - math.log2(max(high - low, 1)) / math.log2(top), {})
-            if self.reaches(self.code(candidate, middle, picked), len(picked)):
-                high = middle
-            else:
-                low = middle
-        self.timed("search", start)
-        # `high` is the first level at or beyond the target: for sizes stay below it.
-        return high if self.o.target_psnr is not None else low
-
-    def reaches(self, video: CodedVideo, frames: int) -> bool:
-        """Whether a coded sample of the video is at or beyond the target."""
-        if self.o.target_psnr is not None:
-            return quality_figures(video.errors, self.format.bit_depth)["psnr_yuv"] >= self.o.target_psnr
-        return self.predicted_size(video, frames) > self.target_bytes
-
-    @property
-    def target_bytes(self) -> float:
-        if self.o.target_size is not None:
-            return float(self.o.target_size)
-        return (self.o.target_bpp or 0.0) * self.pixels / 8
-
-    def predicted_size(self, video: CodedVideo, frames: int) -> float:
-        """Bytes of the whole file, from a sample of its frames; exact for all of them."""
-        update = len(video.candidate.update)
-        per_frame = (video.payload_bytes - update) / frames + 25
-        return 190 + len(video.extra) * 2 + (update + 18 if update else 0) + per_frame * len(self.frames)
+        if self.target is None:
+            return round((DEFAULT_QUALITY if self.o.quality is None else self.o.quality) / 100 * top)
+        return search_level(self.sample_measure(plain), top, self.target, self.target.value)
 
     def meet_target(self, video: CodedVideo) -> CodedVideo:
-        """After adaptation a level means another rate: search again, then correct on all frames.
+        """After adaptation a level means another rate: search again with the candidate that won."""
+        assert self.target is not None
 
-        Raises RateControlError when even the lowest level is too large, or the highest too poor.
-        """
-        level = self.search_level(video.candidate)
-        best: CodedVideo | None = None
+        def whole(level: int) -> tuple[float, CodedVideo]:
+            coded = video if level == video.level else self.code(video.candidate, level)
+            return self.measure(coded, len(self.frames)), coded
+
         start = time.monotonic()
-        for _ in range(4):
-            video = video if video.level == level else self.code(video.candidate, level)
-            figures = quality_figures(video.errors, self.format.bit_depth)
-            if self.o.target_psnr is not None:
-                gap = self.o.target_psnr - figures["psnr_yuv"]  # dB short
-                step = math.ceil(abs(gap) * 60) + 1
-                if gap <= 0:
-                    best = video if best is None or video.level < best.level else best
-                    if gap > -0.05:
-                        break
-                    step = -max(1, math.floor(abs(gap) * 60))
-            else:
-                excess = self.predicted_size(video, len(self.frames)) / self.target_bytes
-                if excess <= 1:
-                    best = video if best is None or video.level > best.level else best
-                    if excess > 0.98:
-                        break
-                step = -math.ceil(330 * math.log(excess)) - 1 if excess > 1 else max(1, math.floor(-330 * math.log(excess)))
-            moved = min(max(level + step, 0), self.base.max_level)
-            if moved == level or (best is not None and moved == best.level):
-                break
-            level = moved
-        self.timed("code", start)
-        if best is None:
-            reached = f"{figures['psnr_yuv']:.2f} dB" if self.o.target_psnr else f"{video.payload_bytes} bytes"
-            raise RateControlError(f"the target cannot be met: level {level} of {self.base.max_level} gives {reached}")
+        best = meet_target(self.sample_measure(video.candidate), whole, self.base.max_level, self.target)
+        self.timed("rate control", start)
         return best
+
+    def sample_measure(self, candidate: Candidate) -> Callable[[int], float]:
+        """PSNR or predicted size of the whole file, from a few frames, by level."""
+        count = min(SEARCH_FRAMES, len(self.frames))
+        picked = sorted({round(i) for i in np.linspace(0, len(self.frames) - 1, count)})
+
+        @cache
+        def value(level: int) -> float:
+            self.report("search", 0.0, {"level": level})
+            return self.measure(self.code(candidate, level, picked), len(picked))
+
+        return value
+
+    def measure(self, video: CodedVideo, frames: int) -> float:
+        """What the target is about; for sizes the bytes of the whole file, exact when all frames are coded."""
+        if self.target is not None and self.target.kind == "psnr":
+            return quality_figures(video.errors, self.format.bit_depth)["psnr_yuv"]
+        update = len(video.candidate.update)
+        per_frame = (video.payload_bytes - update) / frames + FRAME_OVERHEAD
+        fixed = FILE_OVERHEAD + 2 * len(video.extra) + (update + UPDATE_OVERHEAD if update else 0)
+        return fixed + per_frame * len(self.frames)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from vidcodec.codec.presets import DEFAULT_MODEL, PRESETS
@@ -20,7 +20,7 @@ class EncodeOptions:
     max_minutes bounds the adaptation.
     """
 
-    sampling: Sampling = Sampling()
+    sampling: Sampling = field(default_factory=Sampling)
     quality: float | None = None
     target_psnr: float | None = None
     target_bpp: float | None = None

@@ -161,5 +161,5 @@ def check_symbols(log: SymbolLog, expected: int, what: str) -> None:
     """Raise CorruptBitstreamError unless the decoded symbols are those that were coded."""
     if log.crc != expected:
         raise CorruptBitstreamError(
-            f"{what}: the decoded symbols do not match their checksum; the payload or the model differs from the encoder's"
+            f"{what}: the decoded symbols do not match their checksum; payload or model differ from the encoder's"
         )

@@ -9,10 +9,12 @@ from __future__ import annotations
 import numpy as np
 from compressai import ans
 
-from vidcodec.entropy.bank import BYTE, bank
+from vidcodec.entropy.bank import BYTE, GEOMETRIC, bank
 from vidcodec.errors import CorruptBitstreamError
 
 ESCAPE_LIMIT = 1 << 15
+# The library's flush writes past its buffer with fewer symbols (up to three words for two symbols).
+MIN_SYMBOLS = 3
 
 
 class RansEncoder:
@@ -51,7 +53,12 @@ class RansEncoder:
         self._count += symbols.size
 
     def finish(self) -> bytes:
-        return self._coder.flush() if self._count else b""
+        if not self._count:
+            return b""
+        if self._count < MIN_SYMBOLS:  # nobody reads the zeros, and they cost next to nothing
+            padding = MIN_SYMBOLS - self._count
+            self._push(np.zeros(padding, np.int64), np.full(padding, GEOMETRIC, np.int64))
+        return self._coder.flush()
 
 
 class RansDecoder:

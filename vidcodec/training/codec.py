@@ -4,19 +4,26 @@
 
 Resumable: the run folder holds `state.pt` (weights, optimiser, average, step, seconds),
 `log.jsonl` (one line per validation) and `config.json`. Data and noise are functions of
-(seed, step), so a resumed run continues as the uninterrupted one would have.
+(seed, step), so a resumed run continues as the uninterrupted one would have. Ctrl-C and
+SIGTERM leave the state of the last complete step behind.
 """
 
 from __future__ import annotations
 
+import copy
 import json
 import math
 import os
+import pickle
+import signal
 import sys
+import threading
 import time
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -24,10 +31,13 @@ from torch import Tensor
 
 from vidcodec.errors import TrainingError
 from vidcodec.models.msp import Msp, MspConfig
-from vidcodec.training.data import batches, load_pictures, planes_to_tensor
+from vidcodec.training.data import Planes, batches, load_pictures, planes_to_tensor
 
 # Weights of the planes' mean squared errors in D (Y, U, V).
 PLANE_WEIGHTS = (0.5, 0.25, 0.25)
+CHECK_SIDE = 256
+
+Pictures = list[tuple[str, Planes]]
 
 
 @dataclass(frozen=True)
@@ -36,7 +46,11 @@ class TrainConfig:
 
     steps or minutes ends the run and shapes the learning rate (linear warm-up, cosine
     to zero); with `minutes` the schedule follows the clock, with `steps` it is exactly
-    repeatable. start: a checkpoint (safetensors or run folder) to start from.
+    repeatable. start: weights to start from, a run's folder, its state.pt or a
+    .safetensors checkpoint. holdout: a quarter as many pictures are left out of training
+    and validated on, never more than one in five.
+
+    Raises TrainingError for an entry of the wrong type or out of its range.
     """
 
     data: str
@@ -59,19 +73,46 @@ class TrainConfig:
     device: str = "auto"
 
     def __post_init__(self) -> None:
+        for f in fields(self):
+            kind, _, optional = str(f.type).partition(" | ")
+            value, types = getattr(self, f.name), _TYPES[kind]
+            if (value is not None or not optional) and (isinstance(value, bool) or not isinstance(value, types)):
+                raise TrainingError(f"'{f.name}' in the training configuration must be {_NAMES[kind]}, not {value!r}")
         if (self.steps is None) == (self.minutes is None):
             raise TrainingError("give either steps or minutes in the training configuration")
+        if self.device not in ("auto", "cpu", "cuda"):
+            raise TrainingError(f"'device' must be auto, cpu or cuda, not {self.device!r}")
+        if self.crop < 64 or self.crop % 16:
+            raise TrainingError(f"'crop' must be a multiple of 16 from 64 on, not {self.crop}")
+        for name in ("steps", "minutes", "batch", "lr", "clip", "threads"):
+            value = getattr(self, name)
+            if value is not None and not (value > 0 and math.isfinite(value)):
+                raise TrainingError(f"'{name}' must be above zero, not {value!r}")
+        for name in ("warmup", "holdout", "seed", "validate_minutes", "save_minutes"):
+            if not getattr(self, name) >= 0:
+                raise TrainingError(f"'{name}' must not be negative, not {getattr(self, name)!r}")
+        if not 0 <= self.ema < 1:
+            raise TrainingError(f"'ema' must be from 0 to below 1, not {self.ema!r}")
 
     @classmethod
     def from_file(cls, path: Path) -> TrainConfig:
         try:
             raw = json.loads(Path(path).read_text())
-        except (OSError, ValueError) as e:
+        except (OSError, ValueError, RecursionError) as e:
             raise TrainingError(f"cannot read the training configuration {path}: {e}") from e
+        if not isinstance(raw, dict):
+            raise TrainingError(f"the training configuration {path} must be a JSON object")
         known = {f.name for f in fields(cls)}
         if unknown := sorted(set(raw) - known):
             raise TrainingError(f"unknown entries in {path}: {', '.join(unknown)}; known: {', '.join(sorted(known))}")
+        if missing := [name for name in ("data", "out") if name not in raw]:
+            raise TrainingError(f"{path} must name {' and '.join(repr(m) for m in missing)}: {_MEANING}")
         return cls(**raw)
+
+
+_TYPES: dict[str, Any] = {"str": str, "int": int, "float": (int, float), "dict": dict}
+_NAMES = {"str": "a string", "int": "a whole number", "float": "a number", "dict": "an object"}
+_MEANING = "'data' is the folder of pictures, 'out' the folder of the run"
 
 
 def weighted_mse(x: Tensor, target: Tensor) -> Tensor:
@@ -98,7 +139,7 @@ def rd_loss(model: Msp, planes: Tensor, level: Tensor) -> tuple[Tensor, dict[str
 
 def learning_rate(c: TrainConfig, step: int, seconds: float) -> float:
     progress = step / c.steps if c.steps else seconds / (60 * (c.minutes or 1))
-    warm = min(1.0, (step + 1) / c.warmup)
+    warm = min(1.0, (step + 1) / max(1, c.warmup))
     return c.lr * warm * 0.5 * (1 + math.cos(math.pi * min(progress, 1.0)))
 
 
@@ -125,104 +166,199 @@ def validate(model: Msp, pictures: list[Tensor]) -> dict:
     return {"points": table, "score": float(np.mean([math.log2(t[2]) for t in table]))}
 
 
-def write_atomically(path: Path, write) -> None:  # type: ignore[no-untyped-def]
+def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
     partial = path.with_name(path.name + ".part")
     write(partial)
     os.replace(partial, path)
 
 
+# ------------------------------------------------------------------------ parts of a run
+
+
+def build_model(config: dict) -> Msp:
+    """The network a configuration describes; raises TrainingError where there is none."""
+    try:
+        return Msp(MspConfig.from_dict(config))
+    except (TypeError, ValueError, KeyError, IndexError, RuntimeError, ZeroDivisionError) as e:
+        raise TrainingError(f"'model' in the training configuration describes no network: {_reason(e)}") from e
+
+
+def load_state(path: Path, device: torch.device) -> dict[str, Any]:
+    """What `train` saved; raises TrainingError for anything else."""
+    try:
+        state = torch.load(path, map_location=device, weights_only=True)
+        missing = [k for k in ("model", "optimiser", "average", "step", "seconds", "config") if k not in state]
+    except (OSError, EOFError, KeyError, TypeError, ValueError, RuntimeError, pickle.UnpicklingError) as e:
+        raise TrainingError(f"{path} cannot be read as the state of a training run: {_reason(e)}") from e
+    if missing:
+        raise TrainingError(f"{path} is not the state of a training run: it holds no {', '.join(missing)}")
+    return state
+
+
+def start_weights(start: Path, device: torch.device) -> dict[str, Tensor]:
+    """The weights another training begins with: a run's average, or a checkpoint's."""
+    if start.suffix == ".safetensors":
+        from vidcodec.models.checkpoint import load_model
+
+        return load_model(weights=start)[0].state_dict()
+    path = start / "state.pt" if start.is_dir() else start
+    if not path.is_file():
+        raise TrainingError(f"no weights to start from at {path}; 'start' is a run's folder, state.pt or .safetensors")
+    return load_state(path, device)["average"]
+
+
+def split_pictures(pictures: Pictures, holdout: int) -> tuple[Pictures, Pictures]:
+    """(held out, kept for training): about holdout / 4 are held out, never more than one in five."""
+    if not holdout or len(pictures) < 5:
+        return [], pictures
+    stride = max(5, len(pictures) // max(1, holdout // 4))
+    return pictures[::stride], [p for i, p in enumerate(pictures) if i % stride]
+
+
+def check_crops(held: Pictures, kept: Pictures) -> list[Tensor]:
+    """The middles of the held-out pictures, 256x256; with none of that size, of training pictures instead."""
+    checks = [middle(p, CHECK_SIDE) for _, p in held if min(p.y.shape) >= CHECK_SIDE]
+    if not checks:
+        print("validation: no picture of 256 pixels is held out, training pictures stand in", file=sys.stderr)
+        checks = [middle(p, min(CHECK_SIDE, min(p.y.shape) // 16 * 16)) for _, p in kept[:8]]
+    return checks
+
+
+def middle(picture: Planes, side: int) -> Tensor:
+    """The square in the middle of a picture, as the model's input: (1, 6, side/2, side/2)."""
+    h, w = picture.y.shape
+    t, s, c = (h - side) // 4, (w - side) // 4, side // 2  # in chroma samples
+    return planes_to_tensor(
+        picture.y[2 * t : 2 * t + side, 2 * s : 2 * s + side], picture.uv[:, t : t + c, s : s + c]
+    )[None]  # fmt: skip
+
+
+@contextmanager
+def uninterrupted() -> Iterator[None]:
+    """Hold Ctrl-C, SIGTERM and SIGHUP back until the block is complete, where they have handlers in Python."""
+    held: list[tuple[int, Any]] = []
+    previous: dict[int, Any] = {}
+    if threading.current_thread() is threading.main_thread():
+        for name in ("SIGINT", "SIGTERM", "SIGHUP"):
+            number = getattr(signal, name, None)
+            if number is not None and callable(signal.getsignal(number)):
+                previous[number] = signal.signal(number, lambda n, frame: held.append((n, frame)))
+    try:
+        yield
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)
+    for number, frame in held:
+        previous[number](number, frame)
+
+
+def _reason(error: BaseException) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0]
+
+
+# -------------------------------------------------------------------------- the training
+
+
 def train(c: TrainConfig, *, resume: bool = False) -> Path:
     """Run (or continue) one training; returns the path of the final state.
 
-    Raises TrainingError when the data or the state to resume cannot be read.
+    Raises TrainingError when the data or the state to resume cannot be read. On
+    KeyboardInterrupt the state is saved first.
     """
     out = Path(c.out)
-    out.mkdir(parents=True, exist_ok=True)
     state_path = out / "state.pt"
     if state_path.exists() and not resume:
         raise TrainingError(f"{out} already holds a run; give --resume {out} to continue it, or another 'out'")
+    if c.device == "cuda" and not torch.cuda.is_available():
+        raise TrainingError("no CUDA device here; use device cpu")
     device = torch.device(("cuda" if torch.cuda.is_available() else "cpu") if c.device == "auto" else c.device)
     if device.type == "cpu":
         torch.set_num_threads(c.threads)
         torch.set_flush_denormal(True)
     torch.manual_seed(c.seed)
-    model = Msp(MspConfig.from_dict(c.model)).to(device, memory_format=torch.channels_last)
+    model = build_model(c.model).to(device).to(memory_format=torch.channels_last)
     average = {k: v.detach().clone() for k, v in model.state_dict().items()}
     optimiser = torch.optim.AdamW(model.parameters(), lr=c.lr, betas=(0.9, 0.99), weight_decay=0.0)
-    start, seconds = 0, 0.0
+    done, seconds = 0, 0.0
     if resume and state_path.exists():
-        state = torch.load(state_path, map_location=device, weights_only=True)
-        model.load_state_dict(state["model"])
-        optimiser.load_state_dict(state["optimiser"])
-        average, start, seconds = state["average"], state["step"], state["seconds"]
-        print(f"resumed at step {start} after {seconds / 60:.1f} min", file=sys.stderr)
+        state = load_state(state_path, device)
+        try:
+            if MspConfig.from_dict(state["config"]) != model.config:
+                raise ValueError("its network has another shape than 'model' in the configuration")
+            model.load_state_dict(state["model"])
+            optimiser.load_state_dict(state["optimiser"])
+            average = {k: state["average"][k] for k in average}
+            done, seconds = int(state["step"]), float(state["seconds"])
+        except (KeyError, TypeError, ValueError, RuntimeError, AttributeError) as e:
+            raise TrainingError(f"{state_path} does not fit the configuration: {_reason(e)}") from e
+        print(f"resumed at step {done} after {seconds / 60:.1f} min", file=sys.stderr)
     elif c.start:
-        state = torch.load(c.start, map_location=device, weights_only=True)
-        model.load_state_dict(state["average"])
+        try:
+            model.load_state_dict(start_weights(Path(c.start), device))
+        except (TypeError, RuntimeError, AttributeError) as e:
+            raise TrainingError(f"the weights of {c.start} do not fit 'model': {_reason(e)}") from e
         average = {k: v.detach().clone() for k, v in model.state_dict().items()}
-    write_atomically(out / "config.json", lambda p: p.write_text(json.dumps(asdict(c), indent=1) + "\n"))
 
-    pictures = load_pictures(Path(c.data))
-    stride = max(1, len(pictures) // max(1, c.holdout // 4))
-    held = pictures[::stride]
-    kept = [p for i, p in enumerate(pictures) if i % stride]
-    checks = []
-    for _, p in held:
-        h, w = p.y.shape
-        if min(h, w) >= 256:
-            t, s = (h - 256) // 4 * 2, (w - 256) // 4 * 2
-            x = planes_to_tensor(p.y[t : t + 256, s : s + 256], p.uv[:, t // 2 : t // 2 + 128, s // 2 : s // 2 + 128])
-            checks.append(x[None].to(device, memory_format=torch.channels_last))
+    held, kept = split_pictures(load_pictures(Path(c.data)), c.holdout)
+    checks = [x.to(device, memory_format=torch.channels_last) for x in check_crops(held, kept)]
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        write_atomically(out / "config.json", lambda p: p.write_text(json.dumps(asdict(c), indent=1) + "\n"))
+    except OSError as e:
+        raise TrainingError(f"cannot write to the run's folder {out}: {e.strerror or e}") from e
 
-    def save(step: int) -> None:
+    def save() -> None:
         state = {
             "model": model.state_dict(), "optimiser": optimiser.state_dict(), "average": average,
-            "step": step, "seconds": seconds, "config": MspConfig.from_dict(c.model).to_dict(),
+            "step": done, "seconds": seconds, "config": model.config.to_dict(),
         }  # fmt: skip
         write_atomically(state_path, lambda p: torch.save(state, p))
 
-    def report(step: int) -> None:
-        current = {k: v.clone() for k, v in model.state_dict().items()}
-        model.load_state_dict(average)
-        row = {"step": step, "minutes": round(seconds / 60, 2), "samples": step * c.batch, **validate(model, checks)}
-        model.load_state_dict(current)
+    def report() -> None:
+        averaged = copy.deepcopy(model)
+        averaged.load_state_dict(average)
+        row = {"step": done, "minutes": round(seconds / 60, 2), "samples": done * c.batch, **validate(averaged, checks)}
         with (out / "log.jsonl").open("a") as f:
             f.write(json.dumps(row) + "\n")
         points = "  ".join(f"{b:.3f}/{d:.2f}" for b, d, _ in row["points"])
-        print(f"{step:7d} {seconds / 60:7.1f} min  score {row['score']:+.4f}  bpp/dB {points}", file=sys.stderr)
+        print(f"{done:7d} {seconds / 60:7.1f} min  score {row['score']:+.4f}  bpp/dB {points}", file=sys.stderr)
 
-    autocast = torch.autocast(device.type, torch.bfloat16) if c.crop else nullcontext()
-    step, last_save, last_check = start, time.monotonic(), time.monotonic()
-    for step, planes, rng in batches(kept, seed=c.seed, start=start, batch=c.batch, crop=c.crop):
-        if (c.steps and step >= c.steps) or (c.minutes and seconds >= 60 * c.minutes):
-            break
-        begin = time.monotonic()
-        torch.manual_seed(c.seed * 1_000_003 + step)
-        planes = planes.to(device, memory_format=torch.channels_last)
-        level = torch.from_numpy(rng.uniform(0, model.config.levels - 1, c.batch).astype(np.float32)).to(device)
-        with autocast:
-            loss, shown = rd_loss(model, planes, level)
-        loss.backward()
-        norm = torch.nn.utils.clip_grad_norm_(model.parameters(), c.clip)
-        for group in optimiser.param_groups:
-            group["lr"] = learning_rate(c, step, seconds)
-        if torch.isfinite(norm):
-            optimiser.step()
-        optimiser.zero_grad(set_to_none=True)
-        decay = min(c.ema, (step + 1) / (step + 10))
-        with torch.no_grad():
-            for k, v in model.state_dict().items():
-                average[k].lerp_(v, 1 - decay)
-        seconds += time.monotonic() - begin
-        if step % 100 == 0:
-            print(f"{step:7d} {seconds / 60:7.1f} min  loss {loss.item():.3f}  bpp {shown['bpp']:.3f} "
-                  f"(z {shown['z_bpp']:.4f})  |g| {norm.item():.2f}", file=sys.stderr)  # fmt: skip
-        if time.monotonic() - last_check > 60 * c.validate_minutes:
-            report(step + 1)
-            last_check = time.monotonic()
-        if time.monotonic() - last_save > 60 * c.save_minutes:
-            save(step + 1)
-            last_save = time.monotonic()
-    save(step)
-    report(step)
+    last_save = last_check = time.monotonic()
+    try:
+        for step, planes, rng in batches(kept, seed=c.seed, start=done, batch=c.batch, crop=c.crop):
+            if (c.steps and step >= c.steps) or (c.minutes and seconds >= 60 * c.minutes):
+                break
+            begin = time.monotonic()
+            torch.manual_seed(c.seed * 1_000_003 + step)
+            planes = planes.to(device, memory_format=torch.channels_last)
+            level = torch.from_numpy(rng.uniform(0, model.config.levels - 1, c.batch).astype(np.float32)).to(device)
+            with torch.autocast(device.type, torch.bfloat16):
+                loss, shown = rd_loss(model, planes, level)
+            optimiser.zero_grad(set_to_none=True)
+            loss.backward()
+            norm = torch.nn.utils.clip_grad_norm_(model.parameters(), c.clip)
+            for group in optimiser.param_groups:
+                group["lr"] = learning_rate(c, step, seconds)
+            with uninterrupted(), torch.no_grad():
+                if torch.isfinite(norm):
+                    optimiser.step()
+                decay = min(c.ema, (step + 1) / (step + 10))
+                for k, v in model.state_dict().items():
+                    average[k].lerp_(v, 1 - decay)
+                done, seconds = step + 1, seconds + time.monotonic() - begin
+            if step % 100 == 0:
+                print(f"{step:7d} {seconds / 60:7.1f} min  loss {loss.item():.3f}  bpp {shown['bpp']:.3f} "
+                      f"(z {shown['z_bpp']:.4f})  |g| {norm.item():.2f}", file=sys.stderr)  # fmt: skip
+            if time.monotonic() - last_check > 60 * c.validate_minutes:
+                report()
+                last_check = time.monotonic()
+            if time.monotonic() - last_save > 60 * c.save_minutes:
+                save()
+                last_save = time.monotonic()
+    except KeyboardInterrupt:
+        save()
+        print(f"stopped after step {done}; the state is saved", file=sys.stderr)
+        raise
+    save()
+    report()
     return state_path

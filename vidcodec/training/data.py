@@ -73,7 +73,7 @@ def photo_crop(rng: np.random.Generator, picture: Planes, size: int) -> tuple[np
     h, w = picture.y.shape
     scale = float(rng.uniform(1.0, 2.0)) if rng.random() < 0.5 else 1.0
     scale = max(min(scale, h / size, w / size), 1.0)
-    side = int(round(size * scale / 2)) * 2
+    side = round(size * scale / 2) * 2
     y, uv = picture.y, picture.uv
     if min(h, w) < side:  # smaller than a crop: extend by reflection
         grow = ((0, max(0, side - h) // 2), (0, max(0, side - w) // 2))

@@ -1,0 +1,61 @@
+"""A tiny network whose random weights give symbols of every kind."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from vidcodec.models.checkpoint import save_model, snap_to_grid
+from vidcodec.models.msp import Msp, MspConfig
+
+TINY = MspConfig(
+    widths=(12, 12, 12), blocks=(1, 1, 1), block="depthwise", latent=12, hyper=6, mean_features=8, scale_features=8,
+    pass_width=8, scale_width=8, scales=2, levels=3,
+)  # fmt: skip
+
+
+def tiny_network(seed: int = 0, **changes: object) -> Msp:
+    """Random weights on their grids, with wide spreads of gains, means and scale indices."""
+    torch.manual_seed(seed)
+    model = Msp(replace(TINY, **changes))  # type: ignore[arg-type]
+    with torch.no_grad():
+        for passes in (*model.pass_scale, *model.pass_mean):
+            passes.head.weight.mul_(6)  # type: ignore[union-attr, operator]
+            passes.head.bias.normal_(0, 0.5)  # type: ignore[union-attr, operator]
+        model.hyper_analysis.head.weight.mul_(0.3)
+        model.z_index.table.add_(torch.randn_like(model.z_index.table))
+        model.hyper_scale.bias.table.normal_(0, 0.5)
+    snap_to_grid(model)
+    return model.eval().requires_grad_(False)
+
+
+@pytest.fixture(scope="session")
+def make_tiny() -> Callable[..., Msp]:
+    """make_tiny(seed, **changes of the configuration)."""
+    return tiny_network
+
+
+@pytest.fixture
+def tiny() -> Msp:
+    """A fresh tiny network."""
+    return tiny_network()
+
+
+@pytest.fixture(scope="session")
+def tiny_weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The checkpoint of `tiny_network()`."""
+    path = tmp_path_factory.mktemp("tiny") / "tiny.safetensors"
+    save_model(tiny_network(), path)
+    return path
+
+
+@pytest.fixture
+def any_threads() -> Iterator[None]:
+    """For tests that set torch's number of threads."""
+    before = torch.get_num_threads()
+    yield
+    torch.set_num_threads(before)
