@@ -414,8 +414,7 @@ def bd(anchor: Iterable[Point], test: Iterable[Point], quality: str = "psnr_yuv"
     if min(len(ra), len(rt)) < 2:
         return {**out, "method": "none: fewer than two points"}
     method = "akima" if min(len(ra), len(rt)) >= 4 else "pchip"
-    out |= {"method": method if min(len(ra), len(rt)) > 2 else "pchip (a straight line between two points)"}
-    out |= {"overlap_psnr": _overlap(qa, qt), "overlap_rate": _overlap(ra, rt)}
+    out |= {"method": method, "overlap_psnr": _overlap(qa, qt), "overlap_rate": _overlap(ra, rt)}
     rates = {"require_matching_points": False, "min_overlap": 0}
     if out["overlap_psnr"] >= MIN_OVERLAP:
         out["bd_rate"] = float(bjontegaard.bd_rate(10**ra, qa, 10**rt, qt, method, **rates))
@@ -430,6 +429,13 @@ def rival_points(anchors: Point, clip: Path, codec: str, frames: int) -> list[Po
     if not entry or entry["frames"] != frames:
         return []
     return entry["codecs"].get(codec, [])
+
+
+def methods_of(figures: Iterable[Point]) -> str:
+    """The interpolations behind BD figures, in words."""
+    used = {f["method"] for f in figures if f["bd_rate"] is not None or f["bd_psnr"] is not None}
+    words = {"akima": "Akima", "pchip": "PCHIP (curves of 2 or 3 points; a straight line between two)"}
+    return " and ".join(words[m] for m in sorted(used)) or "none possible"
 
 
 def bd_cell(figures: Point) -> str | None:

@@ -20,6 +20,7 @@ from _measuring import (
     bd,
     bd_cell,
     code_point,
+    methods_of,
     names,
     numbers,
     parser,
@@ -82,12 +83,12 @@ def main() -> None:
         summary[clip.name] = comparisons(clip, by_mode, anchors)
     columns = list(next(iter(summary.values())))
     bds = [[clip, *(bd_cell(figures[c]) for c in columns)] for clip, figures in summary.items()]
-    methods = sorted({f["method"] for figures in summary.values() for f in figures.values()})
+    methods = methods_of(f for figures in summary.values() for f in figures.values())
     remarks = (
         "PSNR in dB, errors averaged over frames before the logarithm, YUV is 6:1:1. J = bpp + lambda 255^2 D of the "
         "file as written; z and y are ideal code lengths of streams that share one payload, `rest` is the container. "
-        f"BD-rate / BD-PSNR on PSNR-YUV, interpolation: {', '.join(methods)}; N/A: the curves overlap by less than "
-        "half, or the rival was not measured on the same frames."
+        f"BD-rate / BD-PSNR on PSNR-YUV, interpolation: {methods}; N/A: the curves overlap by less than "
+        "half, or the rival was not measured on the same frames. The rivals' bytes are bare packets, ours whole files."
     )
     results.finish({"bd": summary}, "\n\n".join([table(HEAD, rows, 3), table(["clip", *columns], bds), remarks]))
 

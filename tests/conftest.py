@@ -26,7 +26,7 @@ def tiny_network(seed: int = 0, **changes: object) -> Msp:
         for passes in (*model.pass_scale, *model.pass_mean):
             passes.head.weight.mul_(6)  # type: ignore[union-attr, operator]
             passes.head.bias.normal_(0, 0.5)  # type: ignore[union-attr, operator]
-        model.hyper_analysis.head.weight.mul_(0.3)
+        model.hyper_analysis.head.weight.mul_(4)
         model.z_index.table.add_(torch.randn_like(model.z_index.table))
         model.hyper_scale.bias.table.normal_(0, 0.5)
     snap_to_grid(model)

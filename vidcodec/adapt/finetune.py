@@ -62,10 +62,10 @@ class FinetuneConfig:
     max_seconds: float = math.inf
     batch: int = 4
     encoder_lr: float = 1e-4
-    vector_lr: float = 0.2
+    vector_lr: float = 0.1
     matrix_lr: float = 0.005
     adam_lr: float = 0.0128
-    vector_share: float = 0.3
+    vector_share: float = 0.4
     latent_share: float = 0.2
     plane_weights: tuple[float, float, float] = (0.5, 0.25, 0.25)
     seed: int = 0

@@ -11,6 +11,9 @@ from torch import Tensor
 from vidcodec.codec.planes import frame_to_planes, padded_size
 from vidcodec.video import Frame
 
+# Luma samples of one finetuning step: small frames go in whole, since what crops lose at
+# their borders would teach the network about crops.
+STEP_PIXELS = 300_000
 CACHE_PIXELS = 128_000_000
 
 
@@ -28,7 +31,7 @@ class FrameCrops:
         multiple: int,
         device: torch.device,
         *,
-        size: int = 256,
+        size: int = 384,
         check_pixels: int = 2_100_000,
     ) -> None:
         self.frames, self.bit_depth, self.multiple, self.device = frames, bit_depth, multiple, device
@@ -36,6 +39,7 @@ class FrameCrops:
         self.pixels = height * width * len(frames)
         h, w = padded_size(height, width, multiple)
         self.crop = (min(size, h), min(size, w))
+        self.batch = max(1, round(STEP_PIXELS / (self.crop[0] * self.crop[1])))
         self._small = h * w * len(frames) <= CACHE_PIXELS
         self._cache: dict[int, Tensor] = {}
         self.check_pixels = check_pixels

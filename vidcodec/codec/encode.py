@@ -27,7 +27,7 @@ from vidcodec.codec.crops import FrameCrops
 from vidcodec.codec.models import LEVEL_STEP, BaseModel, load_base, pick_device
 from vidcodec.codec.options import EncodeOptions
 from vidcodec.codec.planes import frame_to_planes, plane_errors, planes_to_frame
-from vidcodec.codec.presets import DEFAULT_QUALITY, PRESETS
+from vidcodec.codec.presets import DEFAULT_QUALITY
 from vidcodec.codec.quality import quality_figures
 from vidcodec.codec.ratecontrol import Target, meet_target, search_level
 from vidcodec.entropy.bank import bank
@@ -174,14 +174,13 @@ class _Encoder:
         self.report("adapt", 0.0, {})
         network = self.base.network
         assert isinstance(network, Msp)
-        preset = PRESETS[self.o.preset]
         crops = FrameCrops(self.frames, self.format.bit_depth, self.base.multiple, self.base.device)  # type: ignore[arg-type]
         prior: UpdatePrior = SpikeSlabPrior() if self.o.update_prior == "spike-slab" else AdaptivePrior()
         config = FinetuneConfig(
             scope=self.o.adapt,
             steps=self.o.finetuning_steps,
             max_seconds=60 * self.o.max_minutes,
-            batch=preset.batch or 4,
+            batch=crops.batch,
             plane_weights=tuple(PLANE_WEIGHTS),
             seed=self.o.seed,
         )

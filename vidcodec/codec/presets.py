@@ -7,18 +7,17 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Preset:
-    """Finetuning steps and crops per step; `cost` is what the help says of it."""
+    """Finetuning steps; `cost` is what the help says of them."""
 
     steps: int
-    batch: int
     cost: str
 
 
 PRESETS = {
-    "fast": Preset(0, 0, "no adaptation: seconds"),
-    "medium": Preset(300, 4, "300 finetuning steps: a few minutes on two cores"),
-    "slow": Preset(1500, 4, "1500 steps: a quarter of an hour to half an hour on two cores"),
-    "best": Preset(6000, 4, "6000 steps: one to two hours on two cores"),
+    "fast": Preset(0, "no adaptation: seconds"),
+    "medium": Preset(300, "300 finetuning steps: a few minutes on two cores"),
+    "slow": Preset(1500, "1500 steps: a quarter of an hour to half an hour on two cores"),
+    "best": Preset(6000, "6000 steps: one to two hours on two cores"),
 }
 ADAPT = ("none", "encoder", "decoder", "full")
 UPDATE_PRIORS = ("adaptive", "spike-slab")

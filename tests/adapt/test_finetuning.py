@@ -1,0 +1,160 @@
+"""Finetuning a tiny network: never worse than its start, exactly what the stream carries, repeatable."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from vidcodec.adapt.coder import decode_update
+from vidcodec.adapt.curvature import mean_curvature
+from vidcodec.adapt.finetune import FinetuneConfig, Finetuned, Finetuner
+from vidcodec.adapt.prior import AdaptivePrior, SpikeSlabPrior
+from vidcodec.adapt.update import sent_parameters
+from vidcodec.models.checkpoint import is_sent
+from vidcodec.models.msp import Msp
+
+LEVEL = torch.tensor([1.0])
+WEIGHTS = (0.5, 0.25, 0.25)
+
+
+class Pictures:
+    """Three moving gradients with noise, 64x64; `pixels` says how many the update is shared by."""
+
+    def __init__(self, pixels: int = 10**8) -> None:
+        rng = np.random.default_rng(3)
+        slope = np.add.outer(np.arange(32), np.arange(32)) / 64 - 0.5
+        frames = [np.stack([np.roll(slope, 5 * k) * (1 - c / 8) for c in range(6)]) for k in range(3)]
+        noise = rng.normal(0, 0.04, (3, 6, 32, 32))
+        self.planes = torch.from_numpy(np.clip(np.stack(frames) + noise, -0.5, 0.5).astype(np.float32))
+        self.pixels = pixels
+
+    def crops(self, rng: np.random.Generator, count: int) -> Tensor:
+        return self.planes[torch.from_numpy(rng.integers(0, 3, count))]
+
+    def checks(self) -> list[Tensor]:
+        return list(self.planes.split(1))
+
+
+def finetune(base: Msp, *, pixels: int = 10**8, prior: str = "adaptive", **settings: object) -> tuple[Finetuner, Finetuned]:
+    config = FinetuneConfig(**{"steps": 14, "batch": 2, "seed": 5, "encoder_lr": 1e-3, **settings})  # type: ignore[arg-type]
+    chosen = SpikeSlabPrior() if prior == "spike-slab" else AdaptivePrior()
+    tuner = Finetuner(base, Pictures(pixels), LEVEL, chosen, config)
+    return tuner, tuner.run(measure_every=0.2)
+
+
+def assert_decoder_gets(tuner: Finetuner, tuned: Finetuned, base: Msp) -> None:
+    """Decoded bytes on the base weights give the adapted network, bit for bit."""
+    payload = tuner.prior.encode(tuned.update, base)
+    decode_update(payload, base).apply(base)
+    adapted = dict(tuned.model.named_parameters())
+    for name, p in sent_parameters(base):
+        assert torch.equal(p, adapted[name]), name
+
+
+@pytest.mark.parametrize("prior", ["adaptive", "spike-slab"])
+def test_cheap_updates_are_found_and_arrive_exactly(make_tiny: Callable[..., Msp], prior: str) -> None:
+    tuner, tuned = finetune(make_tiny(), prior=prior, vector_lr=1.0, matrix_lr=0.3)
+    assert tuned.update.nonzero > 0
+    assert tuned.curve[-1]["update_bits"] > 0
+    assert_decoder_gets(tuner, tuned, make_tiny())
+
+
+@pytest.mark.parametrize("scope", ["encoder", "decoder", "full"])
+@pytest.mark.parametrize("pixels", [10**3, 10**8])
+def test_the_result_never_costs_more_than_the_start(make_tiny: Callable[..., Msp], scope: str, pixels: int) -> None:
+    tuner, tuned = finetune(make_tiny(), pixels=pixels, scope=scope, vector_lr=2.0, matrix_lr=0.5, encoder_lr=0.01)
+    costs = [row["cost"] for row in tuned.curve]
+    assert tuned.curve[0]["step"] == 0
+    assert tuned.curve[0]["update_bits"] == 0
+    with torch.no_grad():  # the network it returns, measured anew
+        planes = torch.cat(tuner.source.checks())
+        out = tuned.model(planes, LEVEL.expand(len(planes)), rate="rounded")
+        error = (out.planes - planes).square().mean((0, 2, 3))
+    mse = 0.5 * error[:4].mean() + 0.25 * (error[4] + error[5])
+    rate = (out.y_bits + out.z_bits).sum() / (len(planes) * 64 * 64)
+    bits = 8 * len(tuner.prior.encode(tuned.update, tuned.model))
+    cost = float(rate + tuner.lam * 255**2 * mse) + bits / pixels
+    assert min(costs) <= costs[0]
+    assert cost <= costs[0] * 1.02  # autocast to bfloat16 in the loop, full precision here
+
+
+def test_scope_encoder_sends_nothing(make_tiny: Callable[..., Msp]) -> None:
+    base = make_tiny()
+    tuner, tuned = finetune(make_tiny(), scope="encoder")
+    assert not tuned.update
+    assert tuner.prior.encode(tuned.update, base) == b""
+    moved = {n for (n, p), (_, q) in zip(base.named_parameters(), tuned.model.named_parameters(), strict=True)
+             if not torch.equal(p, q)}  # fmt: skip
+    assert moved
+    assert not any(is_sent(n) for n in moved)
+
+
+def test_scope_decoder_leaves_the_analysis_alone(make_tiny: Callable[..., Msp]) -> None:
+    base = make_tiny()
+    _, tuned = finetune(make_tiny(), scope="decoder", vector_lr=1.0)
+    adapted = dict(tuned.model.named_parameters())
+    assert all(torch.equal(p, adapted[n]) for n, p in base.named_parameters() if not is_sent(n))
+
+
+def test_the_base_network_is_not_touched(make_tiny: Callable[..., Msp]) -> None:
+    base = make_tiny()
+    finetune(base, vector_lr=1.0)
+    assert all(torch.equal(p, q) for p, q in zip(base.parameters(), make_tiny().parameters(), strict=True))
+
+
+def test_only_named_parameters_move(make_tiny: Callable[..., Msp]) -> None:
+    _, tuned = finetune(make_tiny(), only=r"^synthesis\.head", vector_lr=1.0, matrix_lr=0.3)
+    assert all(n.startswith("synthesis.head") for n in tuned.update.tensors)
+
+
+def test_same_seed_same_bytes(make_tiny: Callable[..., Msp]) -> None:
+    payloads = []
+    for _ in range(2):
+        tuner, tuned = finetune(make_tiny(), vector_lr=1.0, matrix_lr=0.3)
+        payloads.append(tuner.prior.encode(tuned.update, tuned.model))
+    assert payloads[0] == payloads[1]
+    assert payloads[0]
+
+
+def test_time_limit_ends_a_long_schedule(make_tiny: Callable[..., Msp]) -> None:
+    start = time.monotonic()
+    _, tuned = finetune(make_tiny(), steps=10**6, max_seconds=1.0)
+    assert time.monotonic() - start < 15
+    assert tuned.curve[-1]["phase"] == "latents"  # the schedule shrank, all phases were reached
+
+
+def test_progress_rises_to_one(make_tiny: Callable[..., Msp]) -> None:
+    config = FinetuneConfig(steps=5, batch=1)
+    seen: list[float] = []
+    Finetuner(make_tiny(), Pictures(), LEVEL, AdaptivePrior(), config).run(lambda share, _: seen.append(share))
+    assert seen == sorted(seen)
+    assert seen[-1] == 1.0
+
+
+def test_curvature_is_positive_where_weights_are_used(make_tiny: Callable[..., Msp]) -> None:
+    model, rng = make_tiny(), np.random.default_rng(0)
+    names = [n for n, _ in sent_parameters(model)]
+    source = Pictures()
+    curvature = mean_curvature(model, names, lambda: source.crops(rng, 2), LEVEL, WEIGHTS)
+    assert set(curvature) == set(names)
+    assert all(np.isfinite(v) and v >= 0 for v in curvature.values())
+    unused = [n for n, v in curvature.items() if v == 0]
+    assert len(unused) <= len(names) // 20, unused
+    assert not any(p.requires_grad for p in model.parameters())
+
+
+def test_curvature_of_the_last_layer_is_the_energy_of_its_inputs(make_tiny: Callable[..., Msp]) -> None:
+    """d output / d bias is 1: the curvature of D along a bias of the last layer is known."""
+    model, source = make_tiny(), Pictures()
+    name = "synthesis.linear.bias"
+    rng = np.random.default_rng(0)
+    got = mean_curvature(model, [name], lambda: source.crops(rng, 2), LEVEL, WEIGHTS, probes=200)[name]
+    lam = float(model.rate_lambda(LEVEL))
+    # Bias b moves one sample in 64 of one plane: 2 lambda 255^2 w / 64, averaged over 4 x wy/4 + wu + wv of 6 planes.
+    expected = 2 * lam * 255**2 * sum(WEIGHTS) / 6 / 64
+    assert got == pytest.approx(expected, rel=0.15)
