@@ -208,7 +208,7 @@ class Results:
         return self.points[name]
 
     def finish(self, summary: Point, markdown: str) -> None:
-        """Write both files. `markdown`: tables and remarks, without a heading."""
+        """Write both files; exit with 1 where points failed. `markdown`: tables and remarks, without a heading."""
         self._save(summary)
         notes = [f"{self.left_out} points are still missing: run the command again."] if self.left_out else []
         if self.failures:
@@ -219,6 +219,8 @@ class Results:
         write_atomically(self.path.with_suffix(".md"), text + "\n")
         say(f"wrote {self.path.name} and {self.path.with_suffix('.md').name}")
         print("\n\n".join([markdown.strip(), *notes]))
+        if self.failures:
+            raise SystemExit(1)
 
     def _save(self, summary: Point) -> None:
         out = {"about": self.about, "runs": self.runs, "points": self.points, "failures": self.failures, "summary": summary}

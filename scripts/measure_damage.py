@@ -23,7 +23,7 @@ import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -269,8 +269,7 @@ class Runner:
         self.args, self.results, self.folder = args, results, folder
         self.damager = Damager(args.file.read_bytes(), args.seed)
 
-    @property
-    @lru_cache  # noqa: B019
+    @cached_property
     def clean(self) -> Outcome:
         """The undamaged file, decoded."""
         tracemalloc.start()
@@ -321,7 +320,7 @@ def main() -> None:
             name, str(m["files"]), str(m["opened"]), ", ".join(f"{n} {e}" for e, n in m["errors"].items()) or "-",
             f"{m['frames_returned']:,} of {m['frames_asked']:,}",
             "-" if name == "resealed payload" else f"{m['frames_promised']:,}", f"{m['frames_as_in_clean_file']:,}",
-            str(m["unreported"]), str(len(m["failures"])), show(m["max_seconds"]), show(m["max_traced_mb"], 0),
+            str(m["unreported"]), str(len(m["failures"])), show(m["max_seconds"], 3), show(m["max_traced_mb"], 1),
         ]
         for name, m in there.items()
     ]  # fmt: skip

@@ -145,7 +145,7 @@ def test_unknown_kinds_are_refused(model: Msp, kind: int) -> None:
 
 def test_tables_of_means_are_in_order() -> None:
     assert (np.diff(MEANS) > 0).all()
-    assert ((MEANS[:-1] < MIDPOINTS) & (MIDPOINTS <= MEANS[1:])).all()
+    assert ((MEANS[:-1] < MIDPOINTS) & (MEANS[1:] >= MIDPOINTS)).all()
     assert np.abs(np.log2(MEANS[20:] / 65536) - (-12 + 0.3 * np.arange(20, 64))).max() < 0.002
 
 

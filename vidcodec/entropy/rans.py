@@ -17,6 +17,14 @@ ESCAPE_LIMIT = 1 << 15
 MIN_SYMBOLS = 3
 
 
+def _used_tables(index: np.ndarray) -> tuple[list[int], list[list[int]], list[int], list[int]]:
+    """Indices and tables as the library takes them: it converts all it is given in every call (1.4 ms for the bank)."""
+    used, inverse = np.unique(index, return_inverse=True)
+    cdfs, sizes, offsets = bank().coder_tables
+    picked = used.tolist()
+    return inverse.tolist(), [cdfs[i] for i in picked], [sizes[i] for i in picked], [offsets[i] for i in picked]
+
+
 class RansEncoder:
     """Collects symbols in decoding order; `finish()` gives the bytes."""
 
@@ -49,7 +57,7 @@ class RansEncoder:
         self._push(np.frombuffer(data, np.uint8).astype(np.int64), np.full(len(data), BYTE, np.int64))
 
     def _push(self, symbols: np.ndarray, index: np.ndarray) -> None:
-        self._coder.encode_with_indexes(symbols.tolist(), index.tolist(), *bank().coder_tables)
+        self._coder.encode_with_indexes(symbols.tolist(), *_used_tables(index))
         self._count += symbols.size
 
     def finish(self) -> bytes:
@@ -95,4 +103,4 @@ class RansDecoder:
         self._left -= index.size
         if self._left < 0:
             raise CorruptBitstreamError("a payload asks for more symbols than it can hold")
-        return np.array(self._coder.decode_stream(index.tolist(), *bank().coder_tables), np.int32)
+        return np.array(self._coder.decode_stream(*_used_tables(index)), np.int32)

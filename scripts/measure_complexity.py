@@ -1,0 +1,254 @@
+"""What decoding costs: multiplications per pixel by part of the network, and frames per second.
+
+    python scripts/measure_complexity.py CLIP --sizes 352x288,1280x720,1920x1080 --thread-counts 1,2
+
+Multiplications (MAC) are counted while a picture of 1920x1088 is coded: hooks on every convolution that runs, and on
+the integer layers of the scale path, which are no modules. Element-wise work and the entropy coder are not in them.
+Speed: a few frames of the clip, scaled to each size, are coded without adaptation; then `VideoDecoder` decodes them
+all, its model loaded and the file opened before the clock starts.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import itertools
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import torch
+import vidcodec.codec.decode as decode_module
+import vidcodec.codec.pictures as pictures_module
+from _measuring import Point, Results, digest_of, names, parser, show, table, weights_digest
+from torch import nn
+
+from vidcodec.codec.decode import VideoDecoder
+from vidcodec.codec.encode import encode_video
+from vidcodec.codec.options import EncodeOptions
+from vidcodec.codec.pictures import MspPictureCodec
+from vidcodec.entropy.exact import IntConv
+from vidcodec.entropy.rans import RansDecoder
+from vidcodec.models.checkpoint import is_sent, load_model
+from vidcodec.models.msp import HyperMean, Msp, PassMean
+from vidcodec.models.msp_exact import ExactScales
+from vidcodec.video import Frame, Sampling, VideoReader, open_writer
+
+DECODER_PARTS = ("synthesis", "hyper_mean", "pass_mean", "hyper_scale", "pass_scale")
+ENCODER_PARTS = ("analysis", "hyper_analysis")
+COUNTED_SIZE = (1088, 1920)
+
+
+# --------------------------------------------------------------------------- multiplications
+
+
+def _part_of_exact(scales: ExactScales) -> dict[int, str]:
+    """The integer layers by part."""
+    hyper = [scales.stem, scales.up1, scales.up2]
+    passes = [layer for layers in scales.passes for layer in layers if layer is not None]
+    return {id(c): "hyper_scale" for c in hyper} | {id(c): "pass_scale" for c in passes}
+
+
+@contextmanager
+def counting(model: Msp, codec: MspPictureCodec) -> Iterator[Counter[str]]:
+    """Counts the multiplications of convolutions by part while the block runs."""
+    counts: Counter[str] = Counter()
+    exact = _part_of_exact(codec.scales)
+    plain_call = IntConv.__call__
+
+    def count_exact(self: IntConv, x: torch.Tensor) -> torch.Tensor:
+        out = plain_call(self, x)
+        counts[exact[id(self)]] += out.numel() * self.weight.shape[1]
+        return out
+
+    def hook(part: str) -> Callable[..., None]:
+        def count(module: nn.Conv2d, _inputs: Any, out: torch.Tensor) -> None:
+            counts[part] += out.numel() * module.weight[0].numel()
+
+        return count
+
+    convolutions = [(n, m) for n, m in model.named_modules() if isinstance(m, nn.Conv2d)]
+    hooks = [m.register_forward_hook(hook(n.partition(".")[0])) for n, m in convolutions]
+    IntConv.__call__ = count_exact  # type: ignore[method-assign]
+    try:
+        yield counts
+    finally:
+        IntConv.__call__ = plain_call  # type: ignore[method-assign]
+        for handle in hooks:
+            handle.remove()
+
+
+def count_macs(model: Msp, height: int = COUNTED_SIZE[0], width: int = COUNTED_SIZE[1]) -> dict[str, dict[str, float]]:
+    """kMAC per luma pixel by part, of the decoder and of what the encoder runs besides its entropy model."""
+    codec = MspPictureCodec(model, 512)
+    planes = torch.rand(1, 6, height // 2, width // 2, generator=torch.Generator().manual_seed(0)) * 0.2 - 0.1
+    per_pixel = 1e3 * height * width
+    with counting(model, codec) as encoding:
+        payload = codec.encode(planes).payload
+    with counting(model, codec) as decoding:
+        codec.decode(payload, height, width)
+    assert set(decoding) == set(DECODER_PARTS), f"parts the decoder runs: {sorted(decoding)}"
+    return {
+        "decoder": {p: decoding[p] / per_pixel for p in DECODER_PARTS},
+        "encoder": {p: encoding[p] / per_pixel for p in ENCODER_PARTS},
+    }
+
+
+def count_parameters(model: nn.Module) -> dict[str, int]:
+    """Parameters: all of them, and those the decoder uses."""
+    sizes = {n: p.numel() for n, p in model.named_parameters()}
+    return {"all": sum(sizes.values()), "decoder": sum(s for n, s in sizes.items() if is_sent(n))}
+
+
+# ------------------------------------------------------------------------------------- speed
+
+
+def scaled_clip(clip: Path, width: int, height: int, frames: int, out: Path) -> None:
+    """The first frames of a clip at another size, lossless."""
+    with VideoReader(clip, Sampling(fps=None)) as reader:
+        format = dataclasses.replace(reader.format, width=width, height=height)
+
+        def resized(plane: np.ndarray, w: int, h: int) -> np.ndarray:
+            return plane if plane.shape == (h, w) else cv2.resize(plane, (w, h), interpolation=cv2.INTER_CUBIC)
+
+        with open_writer(out, format) as writer:
+            for frame in itertools.islice(reader.frames(), frames):
+                uv = [resized(plane, format.chroma_width, format.chroma_height) for plane in frame.uv]
+                writer.write(Frame(resized(frame.y, width, height), np.stack(uv), frame.pts))
+
+
+PARTS_OF_TIME: dict[str, list[tuple[Any, str]]] = {
+    "entropy decoding": [(RansDecoder, "get")],
+    "scale path (integers)": [(ExactScales, "features"), (ExactScales, "pass_index"), (ExactScales, "magnitude")],
+    "mean path": [(HyperMean, "forward"), (PassMean, "forward")],
+    "synthesis": [(Msp, "synthesise")],
+    "log and checksum": [(pictures_module.SymbolLog, "add")],
+    "planes to frame": [(decode_module, "planes_to_frame")],
+}
+
+
+@contextmanager
+def stopwatch(seconds: Counter[str]) -> Iterator[None]:
+    """Adds up the time spent in each of PARTS_OF_TIME."""
+
+    def timed(function: Callable[..., Any], part: str) -> Callable[..., Any]:
+        def run(*args: Any, **kwargs: Any) -> Any:
+            start = time.perf_counter()
+            try:
+                return function(*args, **kwargs)
+            finally:
+                seconds[part] += time.perf_counter() - start
+
+        return run
+
+    with ExitStack() as stack:
+        for part, places in PARTS_OF_TIME.items():
+            for place, name in places:
+                plain = getattr(place, name)
+                setattr(place, name, timed(plain, part))
+                stack.callback(setattr, place, name, plain)
+        yield
+
+
+def decode_speed(coded: Path, weights: Path | None, threads: int, repeats: int) -> Point:
+    """Frames per second of the best of some decodings of a file, and where its time went."""
+    torch.set_num_threads(threads)
+    best: Point = {"seconds": float("inf")}
+    with VideoDecoder(coded, weights=weights, device="cpu") as decoder:
+        decoder.frame(0)  # the first one builds the codec
+        for _ in range(repeats):
+            parts: Counter[str] = Counter()
+            with stopwatch(parts):
+                start = time.perf_counter()
+                count = sum(1 for _ in decoder.frames())
+                seconds = time.perf_counter() - start
+            if seconds < best["seconds"]:
+                ms = {part: 1e3 * parts[part] / count for part in PARTS_OF_TIME}
+                best = {"frames": count, "seconds": seconds, "ms_by_part": ms}
+    return {**best, "fps": best["frames"] / best["seconds"], "ms": 1e3 * best["seconds"] / best["frames"]}
+
+
+def measure_speed(args: argparse.Namespace, size: str, threads: int) -> Point:
+    """One size, one number of threads."""
+    width, height = (int(n) for n in size.split("x"))
+    with tempfile.TemporaryDirectory(prefix="vidcodec-") as folder:
+        source, coded = Path(folder, "scaled.mkv"), Path(folder, "coded.vdc")
+        scaled_clip(args.clip, width, height, args.frames, source)
+        options = EncodeOptions(
+            sampling=Sampling(fps=None), quality=args.quality, adapt="none", weights=args.weights, device="cpu"
+        )
+        result = encode_video(source, coded, options)
+        speed = decode_speed(coded, args.weights, threads, args.repeats)
+    return {"bpp": result.bpp, "encode_ms_unadapted": 1e3 * result.seconds["code"] / result.frames, **speed}
+
+
+# -------------------------------------------------------------------------------------- main
+
+
+def arguments() -> argparse.Namespace:
+    p = parser(__doc__, threads=False)
+    p.add_argument("clip", type=Path, metavar="CLIP")
+    p.add_argument("--sizes", type=names, default=["352x288", "1280x720", "1920x1080"], metavar="WxH,WxH")
+    p.add_argument("--thread-counts", type=names, default=["1", "2"], metavar="N,N")
+    p.add_argument("--frames", type=int, default=5, help="default: %(default)s")
+    p.add_argument("--repeats", type=int, default=3, help="decodings of which the fastest counts (default: 3)")
+    p.add_argument("--quality", type=float, default=50.0, help="default: %(default)g")
+    return p.parse_args()
+
+
+def mac_point(args: argparse.Namespace) -> Point:
+    model = load_model(EncodeOptions().model, args.weights)[0]
+    return {"kmac_per_pixel": count_macs(model), "parameters": count_parameters(model)}
+
+
+def main() -> None:
+    args = arguments()
+    torch.set_flush_denormal(True)
+    results = Results("complexity", __doc__.partition("\n\n")[0], args)
+    digest = {"weights_digest": weights_digest(args.weights)}
+    counted = results.point({"of": "multiplications", "size": "1920x1088", **digest}, lambda: mac_point(args))
+    clip = {"clip": args.clip.name, "clip_digest": digest_of(args.clip), "quality": args.quality}
+    speeds = [
+        results.point(
+            {**clip, "size": size, "decode_threads": threads, "frames": args.frames, **digest},
+            lambda s=size, t=threads: measure_speed(args, s, int(t)),
+        )
+        for size in args.sizes
+        for threads in args.thread_counts
+    ]
+    text, summary = [], {}
+    if counted:
+        macs, parameters = counted["kmac_per_pixel"], counted["parameters"]
+        rows = [[p, show(v, 3)] for p, v in macs["decoder"].items()]
+        summary["decoder_kmac_per_pixel"] = sum(macs["decoder"].values())
+        summary["encoder_kmac_per_pixel"] = sum(macs["encoder"].values())
+        rows.append(["**decoder**", show(summary["decoder_kmac_per_pixel"], 3)])
+        rows += [[f"{p} (encoder only)", show(v, 3)] for p, v in macs["encoder"].items()]
+        total = f"{parameters['all']:,} parameters, {parameters['decoder']:,} of them the decoder's."
+        text += [total, table(["part, at 1920x1088", "kMAC per luma pixel"], rows)]
+    there = [p for p in speeds if p]
+    head = ("size", "threads", "bpp", "frames/s", "ms a frame", *PARTS_OF_TIME, "rest", "encoding ms")
+    rows = []
+    for p in there:
+        parts = p["ms_by_part"]
+        rest = p["ms"] - sum(parts.values())
+        rows.append(
+            [p["size"], p["decode_threads"], show(p["bpp"], 3), show(p["fps"]), show(p["ms"], 0)]
+            + [show(parts[k], 0) for k in PARTS_OF_TIME]
+            + [show(rest, 0), show(p["encode_ms_unadapted"], 0)]
+        )
+    remark = (
+        f"{args.frames} frames of {args.clip.name}, scaled, quality {args.quality:g}, fastest of {args.repeats} runs; "
+        "milliseconds a frame by part. `encoding ms`: of one frame without adaptation."
+    )
+    results.finish(summary, "\n\n".join([*text, table(head, rows, 2), remark]))
+
+
+if __name__ == "__main__":
+    main()
