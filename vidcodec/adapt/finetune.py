@@ -6,9 +6,10 @@ The loss of van Rozendaal et al. 2021 (arXiv 2101.08687),
 
 with M the bits of the model update and N the pixels of all frames: paid once per video.
 The encoder's parameters are free. Those the decoder shares move on the grid the stream
-carries: theta = base + round(u) * 2^-k with a straight-through gradient, u = 0 at start,
-k per tensor from the measured curvature of the loss (`step_exponents`). M enters either as a
-term of the loss (spike and slab) or as the soft threshold of a proximal step (`optim`).
+carries: theta = base + round(u + d) * 2^-k with a straight-through gradient, u = 0 at start,
+d a fixed offset of each weight, k per tensor from the measured curvature of the loss
+(`step_exponents`). M enters either as a term of the loss (spike and slab) or as the soft
+threshold of a proximal step (`optim`).
 
 A second phase freezes the encoder and its truly quantised latents and goes on with
 decoder and priors alone (after Borzechowski et al. 2024, arXiv 2506.08662).
@@ -53,7 +54,10 @@ class FinetuneConfig:
     steps: of both phases together; the last `latent_share` of them run on frozen latents.
     max_seconds: bounds the time, whatever the machine; the schedule shrinks with it.
     encoder_lr: of Adam, in weight units. vector_lr, matrix_lr: of SparseMomentum, in grid steps.
+    dither: width of d, the weights' own offsets on the grid, below 1. Without it weights that
+        the gradient moves alike change at the same instant, and their sum overshoots.
     vector_share: the part of the steps before matrices may move too.
+    patience: so many measures in a row clearly worse than the best, and the tuner goes back to it.
     plane_weights: of the squared errors of Y, U, V in D.
     """
 
@@ -61,13 +65,16 @@ class FinetuneConfig:
     steps: int = 300
     max_seconds: float = math.inf
     batch: int = 4
-    encoder_lr: float = 1e-4
+    encoder_lr: float = 5e-5
     vector_lr: float = 0.1
     matrix_lr: float = 0.005
+    damping: float = 0.1
+    dither: float = 0.9
     adam_lr: float = 0.0128
     vector_share: float = 0.4
     latent_share: float = 0.2
     plane_weights: tuple[float, float, float] = (0.5, 0.25, 0.25)
+    patience: int = 2
     seed: int = 0
     coarsest: float = 0.5  # no grid step beyond this part of a tensor's root mean square
     only: str = ""  # regular expression of the parameters that may be updated; all when empty
@@ -146,20 +153,26 @@ class Finetuner:
             else step_exponents(self.model, source, level, config, list(sent))
         )  # fmt: skip
         self.u = {n: torch.zeros_like(p, requires_grad=True) for n, p in self.base.items()}
+        generator = torch.Generator().manual_seed(config.seed)
+        self.dither = {
+            n: ((torch.rand(p.shape, generator=generator) - 0.5) * config.dither).to(p.device)
+            for n, p in self.base.items()
+        }  # fmt: skip
 
     # ------------------------------------------------------------------ the grid
 
     def parameters(self) -> dict[str, Tensor]:
-        """base + round(u) * 2^-k, differentiable in u."""
+        """base + round(u + dither) * 2^-k, differentiable in u."""
         limit = float(MAX_STEPS)
         return {
-            n: self.base[n] + ste_round(u.clamp(-limit, limit)) * 2.0 ** -self.exponents[n] for n, u in self.u.items()
+            n: self.base[n] + ste_round((u + self.dither[n]).clamp(-limit, limit)) * 2.0 ** -self.exponents[n]
+            for n, u in self.u.items()
         }
 
     def update(self) -> Update:
         tensors = {}
         for name, u in self.u.items():
-            n = u.detach().round().clamp(-MAX_STEPS, MAX_STEPS).cpu().numpy().astype(np.int32)
+            n = (u.detach() + self.dither[name]).round().clamp(-MAX_STEPS, MAX_STEPS).cpu().numpy().astype(np.int32)
             if n.any():
                 tensors[name] = TensorUpdate(n, self.exponents[name])
         return Update(tensors)
@@ -203,7 +216,7 @@ class Finetuner:
             return None
         if self.prior.slope is None:
             return AdamSteps(self.u, c.adam_lr)
-        return SparseMomentum(self.u, c.vector_lr, c.matrix_lr, self.prior.slope, 1.0 / self.source.pixels)
+        return SparseMomentum(self.u, c.vector_lr, c.matrix_lr, c.damping, self.prior.slope, 1.0 / self.source.pixels)
 
     # ------------------------------------------------------------------ the loop
 
@@ -219,6 +232,7 @@ class Finetuner:
         best: dict[str, Any] = {**self.measure(), "step": 0, "phase": "start"}
         best_state, curve, shown = self._state(), [best], dict(best)
         next_measure, share, step, recent = measure_every, 0.0, 0, 0.0
+        trust, worse = 1.0, 0
         rng = np.random.default_rng([c.seed, 1])
         while share < 1.0:
             hard = share >= 1.0 - c.latent_share
@@ -232,9 +246,10 @@ class Finetuner:
             planes = self.source.crops(rng, c.batch)
             torch.manual_seed(c.seed * 7919 + step)
             loss, parts = self.loss(planes, hard=hard)
-            loss.backward()
+            if loss.requires_grad:  # not when only an encoder adapts and it is frozen by now
+                loss.backward()
             recent = parts["loss"] if step == 0 else 0.9 * recent + 0.1 * parts["loss"]
-            rate = min(1.0, (step + 1) / 10) * 0.5 * (1 + math.cos(math.pi * share))
+            rate = trust * min(1.0, (step + 1) / 10) * 0.5 * (1 + math.cos(math.pi * share))
             for g in optimiser.param_groups:
                 g["lr"] = c.encoder_lr * rate
             optimiser.step()
@@ -246,11 +261,18 @@ class Finetuner:
             share = max(step / c.steps, (time.monotonic() - start) / c.max_seconds)
             if share >= next_measure or share >= 1.0:
                 next_measure = share + measure_every
-                now = {**self.measure(), "step": step, "phase": phase, "loss": recent}
+                now = {**self.measure(), "step": step, "phase": phase, "loss": recent, "trust": trust}
                 curve.append(now)
                 shown.update(now)
                 if now["cost"] < best["cost"]:
-                    best, best_state = now, self._state()
+                    best, best_state, worse = now, self._state(), 0
+                elif not now["cost"] < 1.005 * best["cost"]:  # clearly worse, or not a number
+                    worse += 1
+                    if worse >= c.patience:  # too bold for this video: back to the best state, with shorter steps
+                        self._restore(best_state)
+                        trust, worse = trust / 3, 0
+                        if updater:
+                            updater.forget()
             if progress:
                 progress(min(share, 1.0), {**shown, **parts})
         self._restore(best_state)

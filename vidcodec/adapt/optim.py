@@ -13,6 +13,8 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+# Bits per squared grid step: what `step_exponents` makes the curvature of every tensor.
+GRID_CURVATURE = 12 / math.log(2)
 Slope = Callable[[str, Tensor], Tensor]
 
 
@@ -20,6 +22,10 @@ class UpdateOptimiser(Protocol):
     """Moves u along its gradients and clears them."""
 
     def step(self, share: float) -> None: ...
+
+    def forget(self) -> None:
+        """Drop the momentum, after a jump to another state."""
+        ...
 
 
 def is_vector(name: str) -> bool:
@@ -30,12 +36,13 @@ def is_vector(name: str) -> bool:
 class SparseMomentum:
     """Proximal gradient steps on grid integers-to-be.
 
-    u <- prox(u - lr m / rms(g)), with m the running mean of the gradient and rms its root
-    mean square over all vectors, or over all matrices (their grids are matched by
-    curvature, so their gradients compare): weights move in proportion to their gradient.
-    Adam would move all alike, and a million small moves cost a million codewords. The
-    prior's slope enters as the soft threshold of the proximal step, so weights whose
-    gradient does not pay for their bits stay exactly at zero.
+    u <- prox(u - r m), with m the running mean of the gradient and r one rate for all
+    vectors, or all matrices (their grids are matched by curvature, so their gradients
+    compare): a damped Newton step, r = damping / curvature, but no more than lr / rms(g).
+    Weights move in proportion to their gradient. Adam would move all alike, and a million
+    small moves cost a million codewords. The prior's slope enters as the soft threshold of
+    the proximal step, so weights whose gradient does not pay for their bits stay exactly
+    at zero.
     """
 
     def __init__(
@@ -43,18 +50,24 @@ class SparseMomentum:
         u: dict[str, Tensor],
         vector_lr: float,
         matrix_lr: float,
+        damping: float,
         slope: Slope,
         bits_to_loss: float,
         momentum: float = 0.9,
         memory: float = 0.98,
     ) -> None:
         """slope: bits per grid step of magnitude, by name; bits_to_loss: what a bit adds to the loss."""
+        self.newton = damping / (GRID_CURVATURE * bits_to_loss)
         self.u, self.momentum, self.memory = u, momentum, memory
         self.lr = {True: vector_lr, False: matrix_lr}
         self.slope, self.bits_to_loss = slope, bits_to_loss
         self.mean = {n: torch.zeros_like(x) for n, x in u.items()}
         self.square = {True: 0.0, False: 0.0}
         self.steps = {True: 0, False: 0}
+
+    def forget(self) -> None:
+        for m in self.mean.values():
+            m.zero_()
 
     @torch.no_grad()
     def step(self, share: float) -> None:
@@ -68,7 +81,7 @@ class SparseMomentum:
             self.square[vectors] += (1 - self.memory) * (square - self.square[vectors])
             steps = self.steps[vectors]
             rms = math.sqrt(self.square[vectors] / (1 - self.memory**steps)) + 1e-30
-            rate = self.lr[vectors] * share / rms
+            rate = share * min(self.lr[vectors] / rms, self.newton)
             for n, x in live.items():
                 self.mean[n].lerp_(x.grad, 1 - self.momentum)  # type: ignore[arg-type]
                 x.sub_(self.mean[n], alpha=rate / (1 - self.momentum**steps))
@@ -89,3 +102,6 @@ class AdamSteps:
             group["lr"] = self.lr * share
         self.adam.step()
         self.adam.zero_grad(set_to_none=True)
+
+    def forget(self) -> None:
+        self.adam.state.clear()

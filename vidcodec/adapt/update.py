@@ -2,7 +2,8 @@
 
 theta_adapted = theta_base + n * 2^-k, with n an integer array and k one exponent per
 tensor. Base weights lie on grids of at most 2^-20 (`vidcodec.models.checkpoint`), so the
-sum is exact in float32 and the same on every machine.
+sum is one correctly rounded addition (exact while it fits 24 bits): the same on every
+machine.
 """
 
 from __future__ import annotations

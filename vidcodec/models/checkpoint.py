@@ -1,8 +1,8 @@
 """Network weights on disk: 16-bit integers on binary grids, in safetensors.
 
 Every tensor is stored as int16 with its own exponent f: value = integer * 2^-f. So base
-weights lie on exact grids, and base + update (itself on a grid of 2^-k) is exact in
-float32 (see `vidcodec.adapt.update`).
+weights lie on exact grids, and adding an update (itself on a grid of 2^-k) gives the same
+float32 numbers on every machine (see `vidcodec.adapt.update`).
 
 The digest that names a model in a stream covers what the decoder uses, and only that:
 analysis networks may be retrained without making old files unreadable.
@@ -108,7 +108,9 @@ def load_model(name: str = "msp", weights: Path | None = None) -> tuple[Msp, byt
         model = Msp(config)
         state = {k: torch.from_numpy(v.astype(np.float32)) * 2.0 ** -exponents[k] for k, v in tensors.items()}
         model.load_state_dict(state)
-    except (SafetensorError, OSError, KeyError, ValueError, TypeError, RuntimeError) as e:
+    except (
+        SafetensorError, OSError, KeyError, ValueError, TypeError, RuntimeError, AttributeError, OverflowError
+    ) as e:  # fmt: skip
         reason = str(e).splitlines()[0]
         raise ModelMismatchError(f"{path} cannot be read as a vidcodec checkpoint: {reason}") from e
     digest = decoder_digest(model)

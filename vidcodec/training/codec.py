@@ -14,7 +14,6 @@ import copy
 import json
 import math
 import os
-import pickle
 import signal
 import sys
 import threading
@@ -188,7 +187,7 @@ def load_state(path: Path, device: torch.device) -> dict[str, Any]:
     try:
         state = torch.load(path, map_location=device, weights_only=True)
         missing = [k for k in ("model", "optimiser", "average", "step", "seconds", "config") if k not in state]
-    except (OSError, EOFError, KeyError, TypeError, ValueError, RuntimeError, pickle.UnpicklingError) as e:
+    except Exception as e:  # whatever torch's readers of several formats stumble over
         raise TrainingError(f"{path} cannot be read as the state of a training run: {_reason(e)}") from e
     if missing:
         raise TrainingError(f"{path} is not the state of a training run: it holds no {', '.join(missing)}")
