@@ -49,7 +49,6 @@ def test_adaptation_shows_its_figures(vidcodec: Vidcodec, clip: Path, weights: P
     assert adapting
     assert {"bpp", "mse", "psnr", "update_bits"} <= set(adapting[-1]["figures"])
     assert len(outcome.result["costs"]) == 2
-    assert "dB, update" in outcome.err
 
 
 @pytest.mark.parametrize(

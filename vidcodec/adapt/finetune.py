@@ -191,7 +191,7 @@ class Finetuner:
         loss = rate + self.lam * 255.0**2 * error
         if (model_bits := self.prior.bits(self.u)) is not None:
             loss = loss + model_bits / self.source.pixels
-        return loss, {"bpp": float(rate), "mse": float(error), "loss": float(loss)}
+        return loss, {"bpp": rate.item(), "mse": error.item(), "loss": loss.item()}
 
     @torch.no_grad()
     def measure(self) -> dict[str, float]:

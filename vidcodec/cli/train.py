@@ -100,19 +100,18 @@ def export_run(folder: Path, output: Path) -> None:
     path = folder / "state.pt"
     if not path.is_file():
         raise TrainingError(f"{folder} holds no training run (no state.pt): give the folder 'out' of its configuration")
-    import pickle
-
     import torch
 
     from vidcodec.models.checkpoint import save_model
     from vidcodec.models.msp import Msp, MspConfig
+    from vidcodec.training.codec import load_state
 
+    state = load_state(path, torch.device("cpu"))
     try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
         model = Msp(MspConfig.from_dict(state["config"]))
         model.load_state_dict(state["average"])
         step = int(state["step"])
-    except (OSError, EOFError, KeyError, TypeError, ValueError, RuntimeError, pickle.UnpicklingError) as error:
+    except (KeyError, TypeError, ValueError, RuntimeError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise TrainingError(f"{path} cannot be read as the state of a training run: {reason}") from error
     digest = save_model(model, output, note=f"step {step}")
