@@ -111,9 +111,10 @@ def decode_video(
     written then.
     """
     with VideoDecoder(source, weights=weights, device=device) as decoder:
+        asked = f"{start}:{'' if stop is None else stop}"
         stop = len(decoder) if stop is None else min(stop, len(decoder))
         if start >= stop and len(decoder):
-            raise BitstreamError(f"no frames {start}:{stop}; the file has frames 0:{len(decoder)}")
+            raise BitstreamError(f"no frames {asked} in {Path(source).name}: it has frames 0:{len(decoder)}")
         frames = decoder.frames(start, stop)
         first = next(frames, None)
         if first is None:
