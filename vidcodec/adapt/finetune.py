@@ -53,7 +53,9 @@ class FinetuneConfig:
     scope: 'encoder' (nothing is sent), 'decoder' (analysis frozen), 'full'.
     steps: of both phases together; the last `latent_share` of them run on frozen latents.
     max_seconds: bounds the time, whatever the machine; the schedule shrinks with it.
-    encoder_lr: of Adam, in weight units. vector_lr, matrix_lr: of SparseMomentum, in grid steps.
+    encoder_lr: of Adam, in weight units. vector_lr, matrix_lr, damping: of SparseMomentum, the
+        first two in grid steps. adam_lr: of the update under a prior that is a term of the
+        loss, in grid steps.
     dither: width of d, the weights' own offsets on the grid, below 1. Without it weights that
         the gradient moves alike change at the same instant, and their sum overshoots.
     vector_share: the part of the steps before matrices may move too.
@@ -235,7 +237,7 @@ class Finetuner:
         trust, worse = 1.0, 0
         rng = np.random.default_rng([c.seed, 1])
         while share < 1.0:
-            hard = share >= 1.0 - c.latent_share
+            hard = bool(self.u) and share >= 1.0 - c.latent_share
             # Vectors first: they explain what whole channels have in common, so that matrices need not.
             vectors_only = share < c.vector_share and self.prior.slope is not None
             phase = "latents" if hard else "vectors" if vectors_only else "all"
@@ -246,8 +248,7 @@ class Finetuner:
             planes = self.source.crops(rng, c.batch)
             torch.manual_seed(c.seed * 7919 + step)
             loss, parts = self.loss(planes, hard=hard)
-            if loss.requires_grad:  # not when only an encoder adapts and it is frozen by now
-                loss.backward()
+            loss.backward()
             recent = parts["loss"] if step == 0 else 0.9 * recent + 0.1 * parts["loss"]
             rate = trust * min(1.0, (step + 1) / 10) * 0.5 * (1 + math.cos(math.pi * share))
             for g in optimiser.param_groups:
