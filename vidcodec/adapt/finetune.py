@@ -20,7 +20,7 @@ from __future__ import annotations
 import math
 import re
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -33,7 +33,7 @@ from vidcodec.adapt.curvature import mean_curvature
 from vidcodec.adapt.optim import AdamSteps, SparseMomentum, UpdateOptimiser, is_vector
 from vidcodec.adapt.prior import UpdatePrior
 from vidcodec.adapt.update import MAX_STEP_EXPONENT, MAX_STEPS, TensorUpdate, Update, sent_parameters
-from vidcodec.models.msp import Msp, ste_round
+from vidcodec.models.msp import PLANE_WEIGHTS, Msp, ste_round, weighted_mse
 
 
 class CropSource(Protocol):
@@ -75,7 +75,7 @@ class FinetuneConfig:
     adam_lr: float = 0.0128
     vector_share: float = 0.4
     latent_share: float = 0.2
-    plane_weights: tuple[float, float, float] = (0.5, 0.25, 0.25)
+    plane_weights: tuple[float, float, float] = PLANE_WEIGHTS
     patience: int = 2
     seed: int = 0
     coarsest: float = 0.5  # no grid step beyond this part of a tensor's root mean square
@@ -90,12 +90,6 @@ class Finetuned:
     update: Update
     curve: list[dict] = field(default_factory=list)
     seconds: float = 0.0
-
-
-def weighted_error(out: Tensor, planes: Tensor, weights: Sequence[float]) -> Tensor:
-    """Plane-weighted mean squared error, planes (B, 6, ., .) -> scalar."""
-    e = (out - planes).square().mean((0, 2, 3))
-    return weights[0] * e[:4].mean() + weights[1] * e[4] + weights[2] * e[5]
 
 
 def autocast(device: torch.device) -> torch.autocast:
@@ -189,7 +183,7 @@ class Finetuner:
         with autocast(planes.device):
             out = functional_call(self.model, self.parameters(), (planes, levels), how)
         rate = (out.y_bits + out.z_bits).sum() / pixels
-        error = weighted_error(out.planes.float(), planes, self.c.plane_weights)
+        error = weighted_mse(out.planes.float(), planes, self.c.plane_weights).mean()
         loss = rate + self.lam * 255.0**2 * error
         if (model_bits := self.prior.bits(self.u)) is not None:
             loss = loss + model_bits / self.source.pixels
@@ -205,7 +199,7 @@ class Finetuner:
                 out = functional_call(self.model, parameters, (x, self.level), {"rate": "rounded"})
             n = x.shape[-1] * x.shape[-2] * 4
             rates += float(out.y_bits + out.z_bits)
-            errors += n * float(weighted_error(out.planes.float(), x, self.c.plane_weights))
+            errors += n * float(weighted_mse(out.planes.float(), x, self.c.plane_weights).mean())
             pixels += n
         update_bits = 8.0 * len(self.prior.encode(self.update(), self.model))
         bpp, mse = rates / pixels, errors / pixels

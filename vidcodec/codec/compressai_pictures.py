@@ -6,14 +6,12 @@ and rules. The network works on R'G'B' in [0, 1]; planes are converted on the wa
 
 from __future__ import annotations
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from compressai.models import MeanScaleHyperprior, ScaleHyperprior
 from torch import Tensor
 
-from vidcodec.codec.pictures import SYMBOL_LIMIT, CodedPicture, SymbolLog
-from vidcodec.entropy.rans import RansDecoder, RansEncoder
+from vidcodec.codec.pictures import SYMBOL_LIMIT, CodedPicture, SymbolLog, SymbolReader, SymbolWriter
 from vidcodec.errors import UnsupportedInputError
 from vidcodec.models.compressai_models import ExactHyperScales, choose_z_tables, parse_z_tables
 from vidcodec.video.colour import LUMA_WEIGHTS
@@ -131,27 +129,16 @@ class CompressAIPictureCodec:
 
     @torch.no_grad()
     def encode_latents(self, y: Tensor, z: Tensor) -> CodedPicture:
-        """Quantise and code latents y (1, M, H/16, W/16) and hyper-latents z (1, N, H/64, W/64).
-
-        The result's extras are the decoder's y_hat and the z symbols z_hat.
-        """
-        coder, log = RansEncoder(), SymbolLog()
-
-        def put(q: Tensor, index: Tensor, mask: Tensor, *, of_z: bool) -> None:
-            symbols = q[mask].cpu().numpy().astype(np.int32)
-            tables = index[mask].cpu().numpy().astype(np.int32)
-            coder.put(symbols, tables)
-            log.add(symbols, tables, of_z=of_z)
-
+        """Quantise and code latents y (1, M, H/16, W/16) and hyper-latents z (1, N, H/64, W/64)."""
+        writer = SymbolWriter()
         z_hat = torch.round(z - self.medians).clamp(-SYMBOL_LIMIT, SYMBOL_LIMIT)
         z_index = self.z_index.expand_as(z)
-        put(z_hat, z_index, z_index > 0, of_z=True)
+        writer.put(z_hat, z_index, z_index > 0, of_z=True)
         index, mean = self.scales.index(z_hat), self.means(z_hat)
         coded = index > 0
         q = torch.round(y - mean).clamp(-SYMBOL_LIMIT, SYMBOL_LIMIT) * coded
-        put(q, index, coded, of_z=False)
-        y_hat = q + mean
-        return CodedPicture(coder.finish(), log, self.synthesise(y_hat), {"y_hat": y_hat, "z_hat": z_hat})
+        writer.put(q, index, coded, of_z=False)
+        return CodedPicture(writer.coder.finish(), writer.log, self.synthesise(q + mean))
 
     @torch.no_grad()
     def decode(self, payload: bytes, height: int, width: int) -> tuple[Tensor, SymbolLog]:
@@ -163,22 +150,12 @@ class CompressAIPictureCodec:
         self._check_size(height, width)
         z_shape = (1, self.model.N, height // 64, width // 64)
         y_size = self.model.M * (height // 16) * (width // 16)
-        coder = RansDecoder(payload, capacity=y_size + self.model.N * z_shape[2] * z_shape[3])
-        log = SymbolLog()
-
-        def get(index: Tensor, mask: Tensor, *, of_z: bool) -> Tensor:
-            tables = index[mask].cpu().numpy().astype(np.int32)
-            symbols = coder.get(tables)
-            log.add(symbols, tables, of_z=of_z)
-            q = torch.zeros(index.shape, device=self.device)
-            q[mask] = torch.from_numpy(symbols.astype(np.float32)).to(self.device)
-            return q
-
+        reader = SymbolReader(payload, capacity=y_size + self.model.N * z_shape[2] * z_shape[3])
         z_index = self.z_index.expand(z_shape)
-        z_hat = get(z_index, z_index > 0, of_z=True)
+        z_hat = reader.get(z_index, z_index > 0, of_z=True)
         index = self.scales.index(z_hat)
-        q = get(index, index > 0, of_z=False)
-        return self.synthesise(q + self.means(z_hat)), log
+        q = reader.get(index, index > 0, of_z=False)
+        return self.synthesise(q + self.means(z_hat)), reader.log
 
     def means(self, z_hat: Tensor) -> Tensor:
         """z symbols to the means of y: (1, M, H/16, W/16), or a plain zero. Ordinary floating point."""

@@ -33,13 +33,12 @@ from vidcodec.codec.ratecontrol import Target, meet_target, search_level
 from vidcodec.entropy.bank import bank
 from vidcodec.entropy.exact import ARITHMETIC_VERSION
 from vidcodec.errors import ModelError, NoVideoError, RateControlError
-from vidcodec.models.msp import Msp
+from vidcodec.models.msp import PLANE_WEIGHTS, Msp
 from vidcodec.video import FrameSpool, VideoFormat, VideoReader
 
 # (stage, share done, figures to show)
 Report = Callable[[str, float, dict[str, Any]], None]
 
-PLANE_WEIGHTS = np.array([0.5, 0.25, 0.25])
 SEARCH_FRAMES = 6
 # Bytes of the container, an upper bound: per file, per frame, per update.
 FILE_OVERHEAD, FRAME_OVERHEAD, UPDATE_OVERHEAD = 200, 27, 20
@@ -181,7 +180,6 @@ class _Encoder:
             steps=self.o.finetuning_steps,
             max_seconds=60 * self.o.max_minutes,
             batch=crops.batch,
-            plane_weights=tuple(PLANE_WEIGHTS),
             seed=self.o.seed,
         )
         rate_level = torch.full((1,), level / LEVEL_STEP, device=self.base.device)

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
@@ -48,6 +48,36 @@ class SymbolLog:
             self.y_bits += bits
 
 
+class SymbolWriter:
+    """Symbols held in tensors, to bytes; `log` takes note of them."""
+
+    def __init__(self) -> None:
+        self.coder, self.log = RansEncoder(), SymbolLog()
+
+    def put(self, q: Tensor, index: Tensor, mask: Tensor, *, of_z: bool) -> None:
+        """Code q where the mask holds, each under its table index; all of one shape."""
+        symbols = q[mask].cpu().numpy().astype(np.int32)
+        tables = index[mask].cpu().numpy().astype(np.int32)
+        self.coder.put(symbols, tables)
+        self.log.add(symbols, tables, of_z=of_z)
+
+
+class SymbolReader:
+    """What `SymbolWriter` wrote, back in tensors; capacity as for `RansDecoder`."""
+
+    def __init__(self, payload: bytes, capacity: int) -> None:
+        self.coder, self.log = RansDecoder(payload, capacity), SymbolLog()
+
+    def get(self, index: Tensor, mask: Tensor, *, of_z: bool) -> Tensor:
+        """Float32 symbols shaped like index, 0 outside the mask."""
+        tables = index[mask].cpu().numpy().astype(np.int32)
+        symbols = self.coder.get(tables)
+        self.log.add(symbols, tables, of_z=of_z)
+        q = torch.zeros(index.shape, device=index.device)
+        q[mask] = torch.from_numpy(symbols.astype(np.float32)).to(index.device)
+        return q
+
+
 @dataclass
 class CodedPicture:
     """One coded picture: its bytes, the checksum of its symbols, and the decoder's result."""
@@ -55,7 +85,6 @@ class CodedPicture:
     payload: bytes
     log: SymbolLog
     planes: Tensor
-    extras: dict[str, Tensor] = field(default_factory=dict)
 
 
 class PictureCodec(Protocol):
@@ -92,28 +121,20 @@ class MspPictureCodec:
     @torch.no_grad()
     def encode_latents(self, y: Tensor, z: Tensor) -> CodedPicture:
         """Quantise and code gained latents y (1, C, h, w) and hyper-latents z."""
-        coder, log = RansEncoder(), SymbolLog()
-
-        def put(q: Tensor, index: Tensor, mask: Tensor, *, of_z: bool) -> None:
-            symbols = q[mask].cpu().numpy().astype(np.int32)
-            tables = index[mask].cpu().numpy().astype(np.int32)
-            coder.put(symbols, tables)
-            log.add(symbols, tables, of_z=of_z)
-
+        writer = SymbolWriter()
         index = self.scales.z_index.expand_as(z)
         coded = index > 0
         z_hat = torch.round(z).clamp(-SYMBOL_LIMIT, SYMBOL_LIMIT) * coded
-        put(z_hat, index, coded, of_z=True)
+        writer.put(z_hat, index, coded, of_z=True)
 
         def take(k: int, mean: Tensor, index: Tensor, mask: Tensor) -> Tensor:
             stride = self.model.schedule[k].stride
             q = torch.round(y[..., ::stride, ::stride] - mean).clamp(-SYMBOL_LIMIT, SYMBOL_LIMIT) * mask
-            put(q, index, mask, of_z=False)
+            writer.put(q, index, mask, of_z=False)
             return q
 
         y_hat = self.run_passes(z_hat, (y.shape[-2], y.shape[-1]), take)
-        payload = coder.finish()
-        return CodedPicture(payload, log, self.model.synthesise(y_hat, self.level), {"y_hat": y_hat, "z_hat": z_hat})
+        return CodedPicture(writer.coder.finish(), writer.log, self.model.synthesise(y_hat, self.level))
 
     @torch.no_grad()
     def decode(self, payload: bytes, height: int, width: int) -> tuple[Tensor, SymbolLog]:
@@ -121,21 +142,11 @@ class MspPictureCodec:
         c = self.model.config
         size = (height // 16, width // 16)
         shape = (1, c.hyper, -(-size[0] // 4), -(-size[1] // 4))
-        coder = RansDecoder(payload, capacity=c.latent * size[0] * size[1] + c.hyper * shape[2] * shape[3])
-        log = SymbolLog()
-
-        def get(index: Tensor, mask: Tensor, *, of_z: bool) -> Tensor:
-            tables = index[mask].cpu().numpy().astype(np.int32)
-            symbols = coder.get(tables)
-            log.add(symbols, tables, of_z=of_z)
-            q = torch.zeros(index.shape, device=self.device)
-            q[mask] = torch.from_numpy(symbols.astype(np.float32)).to(self.device)
-            return q
-
+        reader = SymbolReader(payload, capacity=c.latent * size[0] * size[1] + c.hyper * shape[2] * shape[3])
         index = self.scales.z_index.expand(shape)
-        z_hat = get(index, index > 0, of_z=True)
-        y_hat = self.run_passes(z_hat, size, lambda k, mean, index, mask: get(index, mask, of_z=False))
-        return self.model.synthesise(y_hat, self.level), log
+        z_hat = reader.get(index, index > 0, of_z=True)
+        y_hat = self.run_passes(z_hat, size, lambda k, mean, index, mask: reader.get(index, mask, of_z=False))
+        return self.model.synthesise(y_hat, self.level), reader.log
 
     def run_passes(self, z_hat: Tensor, size: tuple[int, int], take: Take) -> Tensor:
         """The passes in order; `take` gives each one's symbols. Returns y_hat (1, C, h, w)."""

@@ -86,6 +86,16 @@ class MspOutput(NamedTuple):
     z_bits: Tensor  # (B,)
 
 
+# Weights of the planes' mean squared errors in D (Y, U, V).
+PLANE_WEIGHTS = (0.5, 0.25, 0.25)
+
+
+def weighted_mse(x: Tensor, target: Tensor, weights: tuple[float, float, float] = PLANE_WEIGHTS) -> Tensor:
+    """Per-picture D: plane-weighted mean squared error of (B, 6, ., .) planes -> (B,)."""
+    error = (x - target).square().mean((2, 3))  # (B, 6)
+    return weights[0] * error[:, :4].mean(1) + weights[1] * error[:, 4] + weights[2] * error[:, 5]
+
+
 # --------------------------------------------------------------------------- blocks
 
 

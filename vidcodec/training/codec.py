@@ -29,11 +29,9 @@ import torch
 from torch import Tensor
 
 from vidcodec.errors import TrainingError
-from vidcodec.models.msp import Msp, MspConfig
+from vidcodec.models.msp import Msp, MspConfig, weighted_mse
 from vidcodec.training.data import Planes, batches, load_pictures, planes_to_tensor
 
-# Weights of the planes' mean squared errors in D (Y, U, V).
-PLANE_WEIGHTS = (0.5, 0.25, 0.25)
 CHECK_SIDE = 256
 
 Pictures = list[tuple[str, Planes]]
@@ -112,13 +110,6 @@ class TrainConfig:
 _TYPES: dict[str, Any] = {"str": str, "int": int, "float": (int, float), "dict": dict}
 _NAMES = {"str": "a string", "int": "a whole number", "float": "a number", "dict": "an object"}
 _MEANING = "'data' is the folder of pictures, 'out' the folder of the run"
-
-
-def weighted_mse(x: Tensor, target: Tensor) -> Tensor:
-    """Per-picture D: plane-weighted mean squared error of (B, 6, h, w) planes -> (B,)."""
-    error = (x - target).square().mean((2, 3))  # (B, 6)
-    wy, wu, wv = PLANE_WEIGHTS
-    return wy * error[:, :4].mean(1) + wu * error[:, 4] + wv * error[:, 5]
 
 
 def rd_loss(model: Msp, planes: Tensor, level: Tensor) -> tuple[Tensor, dict[str, float]]:
