@@ -2,10 +2,11 @@
 
     python scripts/measure_complexity.py CLIP --sizes 352x288,1280x720,1920x1080 --thread-counts 1,2
 
-Multiplications (MAC) are counted while a picture of 1920x1088 is coded: hooks on every convolution that runs, and on
-the integer layers of the scale path, which are no modules. Element-wise work and the entropy coder are not in them.
-Speed: a few frames of the clip, scaled to each size, are coded without adaptation; then `VideoDecoder` decodes them
-all, its model loaded and the file opened before the clock starts.
+Multiplications (MAC) are counted by PyTorch's FlopCounterMode (two operations each) while a picture of 1920x1088 is
+coded, for every profile; element-wise work and the entropy coder are not in them. Speed: a few frames of the clip,
+scaled to each size, are coded without adaptation; then `VideoDecoder` decodes them all, its model loaded and the file
+opened before the clock starts. `--rival` times CompressAI's autoregressive mbt2018 (quality 4, random weights: the
+number of steps does not depend on them) on one frame of the largest size in the same run.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import dataclasses
 import itertools
 import tempfile
 import time
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from functools import partial
@@ -25,8 +26,9 @@ from typing import Any
 import cv2
 import numpy as np
 import torch
-from _measuring import MODEL, Point, Results, digest_of, names, parser, show, table, weights_digest
+from _measuring import Point, Results, digest_of, names, parser, show, table, weights_digest
 from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
 
 import vidcodec.codec.decode as decode_module
 import vidcodec.codec.pictures as pictures_module
@@ -34,70 +36,39 @@ from vidcodec.codec.decode import VideoDecoder
 from vidcodec.codec.encode import encode_video
 from vidcodec.codec.options import EncodeOptions
 from vidcodec.codec.pictures import MspPictureCodec
-from vidcodec.entropy.exact import IntConv
 from vidcodec.entropy.rans import RansDecoder
-from vidcodec.models.checkpoint import is_sent, load_model
-from vidcodec.models.msp import HyperMean, Msp, PassMean
+from vidcodec.models.checkpoint import is_sent
+from vidcodec.models.msp import PROFILES, HyperMean, Msp, PassMean
 from vidcodec.models.msp_exact import ExactScales
 from vidcodec.video import Frame, Sampling, VideoReader, open_writer
 
-DECODER_PARTS = ("synthesis", "hyper_mean", "pass_mean", "hyper_scale", "pass_scale")
-ENCODER_PARTS = ("analysis", "hyper_analysis")
+DECODER_PARTS = ("Synthesis", "HyperMean", "PassMean", "scale path")
+ENCODER_PARTS = ("Analysis", "HyperAnalysis")
+MODULES = (*DECODER_PARTS[:3], *ENCODER_PARTS)
 COUNTED_SIZE = (1088, 1920)
 
 
 # --------------------------------------------------------------------------- multiplications
 
 
-def _part_of_exact(scales: ExactScales) -> dict[int, str]:
-    """The integer layers by part."""
-    hyper = [scales.stem, scales.up1, scales.up2]
-    passes = [layer for layers in scales.passes for layer in layers if layer is not None]
-    return {id(c): "hyper_scale" for c in hyper} | {id(c): "pass_scale" for c in passes}
-
-
-@contextmanager
-def counting(model: Msp, codec: MspPictureCodec) -> Iterator[Counter[str]]:
-    """Counts the multiplications of convolutions by part while the block runs."""
-    counts: Counter[str] = Counter()
-    exact = _part_of_exact(codec.scales)
-    plain_call = IntConv.__call__
-
-    def count_exact(self: IntConv, x: torch.Tensor) -> torch.Tensor:
-        out = plain_call(self, x)
-        counts[exact[id(self)]] += out.numel() * self.weight.shape[1]
-        return out
-
-    def hook(part: str) -> Callable[..., None]:
-        def count(module: nn.Conv2d, _inputs: Any, out: torch.Tensor) -> None:
-            counts[part] += out.numel() * module.weight[0].numel()
-
-        return count
-
-    convolutions = [(n, m) for n, m in model.named_modules() if isinstance(m, nn.Conv2d)]
-    hooks = [m.register_forward_hook(hook(n.partition(".")[0])) for n, m in convolutions]
-    IntConv.__call__ = count_exact  # type: ignore[method-assign]
-    try:
-        yield counts
-    finally:
-        IntConv.__call__ = plain_call  # type: ignore[method-assign]
-        for handle in hooks:
-            handle.remove()
-
-
 def count_macs(model: Msp, height: int = COUNTED_SIZE[0], width: int = COUNTED_SIZE[1]) -> dict[str, dict[str, float]]:
     """kMAC per luma pixel by part, of the decoder and of what the encoder runs besides its entropy model."""
     codec = MspPictureCodec(model, 512)
     planes = torch.rand(1, 6, height // 2, width // 2, generator=torch.Generator().manual_seed(0)) * 0.2 - 0.1
-    per_pixel = 1e3 * height * width
-    with counting(model, codec) as encoding:
-        payload = codec.encode(planes).payload
-    with counting(model, codec) as decoding:
-        codec.decode(payload, height, width)
-    assert set(decoding) == set(DECODER_PARTS), f"parts the decoder runs: {sorted(decoding)}"
+
+    def counted(run: Callable[[], Any]) -> dict[str, float]:
+        with FlopCounterMode(display=False) as counter:
+            run()
+        sums = {name: sum(v.values()) / 2e3 / (height * width) for name, v in counter.get_flop_counts().items()}
+        return {**sums, "scale path": sums["Global"] - sum(sums.get(p, 0.0) for p in MODULES)}
+
+    payload = codec.encode(planes).payload
+    decoding = counted(lambda: codec.decode(payload, height, width))
+    encoding = counted(lambda: codec.encode(planes))
+    assert decoding.keys() >= set(DECODER_PARTS), f"parts the decoder runs: {sorted(decoding)}"
     return {
-        "decoder": {p: decoding[p] / per_pixel for p in DECODER_PARTS},
-        "encoder": {p: encoding[p] / per_pixel for p in ENCODER_PARTS},
+        "decoder": {p: decoding[p] for p in DECODER_PARTS},
+        "encoder": {p: encoding[p] for p in ENCODER_PARTS},
     }
 
 
@@ -200,12 +171,30 @@ def arguments() -> argparse.Namespace:
     p.add_argument("--frames", type=int, default=5, help="default: %(default)s")
     p.add_argument("--repeats", type=int, default=3, help="decodings of which the fastest counts (default: 3)")
     p.add_argument("--quality", type=float, default=50.0, help="default: %(default)g")
+    p.add_argument("--rival", action="store_true", help="time CompressAI's mbt2018 too: about a minute")
     return p.parse_args()
 
 
-def mac_point(args: argparse.Namespace) -> Point:
-    model = load_model(MODEL, args.weights)[0]
+def mac_point(profile: str) -> Point:
+    model = Msp(PROFILES[profile]).eval().requires_grad_(False)
     return {"kmac_per_pixel": count_macs(model), "parameters": count_parameters(model)}
+
+
+def rival_point(size: str, threads: int) -> Point:
+    """Seconds for one frame through CompressAI's mbt2018, whose decoder visits every latent in turn."""
+    from compressai.zoo import mbt2018
+
+    torch.set_num_threads(threads)
+    torch.manual_seed(0)
+    model = mbt2018(4, pretrained=False).eval()
+    model.update(force=True)
+    width, height = (int(n) for n in size.split("x"))
+    picture = torch.rand(1, 3, -(-height // 64) * 64, -(-width // 64) * 64)
+    with torch.no_grad():
+        coded = model.compress(picture)
+        start = time.perf_counter()
+        model.decompress(coded["strings"], coded["shape"])
+    return {"decode_seconds": time.perf_counter() - start}
 
 
 def main() -> None:
@@ -213,7 +202,11 @@ def main() -> None:
     torch.set_flush_denormal(True)
     results = Results("complexity", __doc__.partition("\n\n")[0], args)
     digest = {"weights_digest": weights_digest(args.weights)}
-    counted = results.point({"of": "multiplications", "size": "1920x1088", **digest}, lambda: mac_point(args))
+    shapes = {
+        profile: results.point({"of": "multiplications", "size": "1920x1088", "shape": PROFILES[profile].to_dict()},
+                               partial(mac_point, profile))
+        for profile in PROFILES
+    }  # fmt: skip
     clip = {"clip": args.clip.name, "clip_digest": digest_of(args.clip), "quality": args.quality}
     speeds = [
         results.point(
@@ -224,15 +217,17 @@ def main() -> None:
         for threads in args.thread_counts
     ]
     text, summary = [], {}
-    if counted:
-        macs, parameters = counted["kmac_per_pixel"], counted["parameters"]
-        rows = [[p, show(v, 3)] for p, v in macs["decoder"].items()]
-        summary["decoder_kmac_per_pixel"] = sum(macs["decoder"].values())
-        summary["encoder_kmac_per_pixel"] = sum(macs["encoder"].values())
-        rows.append(["**decoder**", show(summary["decoder_kmac_per_pixel"], 3)])
-        rows += [[f"{p} (encoder only)", show(v, 3)] for p, v in macs["encoder"].items()]
-        total = f"{parameters['all']:,} parameters, {parameters['decoder']:,} of them the decoder's."
-        text += [total, table(["part, at 1920x1088", "kMAC per luma pixel"], rows)]
+    known = {profile: p for profile, p in shapes.items() if p}
+    rows = [
+        [profile, f"{p['parameters']['all']:,}", f"{p['parameters']['decoder']:,}"]
+        + [show(p["kmac_per_pixel"]["decoder"][k], 3) for k in DECODER_PARTS]
+        + ["**" + show(sum(p["kmac_per_pixel"]["decoder"].values()), 3) + "**"]
+        + [show(sum(p["kmac_per_pixel"]["encoder"].values()), 3)]
+        for profile, p in known.items()
+    ]
+    summary["decoder_kmac_per_pixel"] = {n: sum(p["kmac_per_pixel"]["decoder"].values()) for n, p in known.items()}
+    head = ["profile", "parameters", "of the decoder", *DECODER_PARTS, "**decoder**", "analysis (encoder only)"]
+    text += ["Thousand multiplications a luma pixel, at 1920x1088:", table(head, rows)]
     there = [p for p in speeds if p]
     head = ("size", "threads", "bpp", "frames/s", "ms a frame", *PARTS_OF_TIME, "rest", "encoding ms")
     rows = []
@@ -248,7 +243,21 @@ def main() -> None:
         f"{args.frames} frames of {args.clip.name}, scaled, quality {args.quality:g}, fastest of {args.repeats} runs; "
         "milliseconds a frame by part. `encoding ms`: of one frame without adaptation."
     )
-    results.finish(summary, "\n\n".join([*text, table(head, rows, 2), remark]))
+    text += [table(head, rows, 2), remark]
+    if args.rival and there:
+        size, threads = args.sizes[-1], args.thread_counts[-1]
+        rival = results.point(
+            {"codec": "compressai mbt2018 4, random weights", "size": size, "decode_threads": threads},
+            partial(rival_point, size, int(threads)),
+        )
+        ours = next((p for p in there if (p["size"], p["decode_threads"]) == (size, threads)), None)
+        if rival and ours:
+            summary["times_faster_than_mbt2018"] = rival["decode_seconds"] / (ours["ms"] / 1e3)
+            text.append(
+                f"One {size} frame, {threads} threads: mbt2018 {rival['decode_seconds']:.1f} s, "
+                f"ours {ours['ms'] / 1e3:.2f} s, {summary['times_faster_than_mbt2018']:.0f} times faster (its weights are random)."
+            )
+    results.finish(summary, "\n\n".join(text))
 
 
 if __name__ == "__main__":

@@ -13,8 +13,8 @@ from vidcodec.models.checkpoint import save_model, snap_to_grid
 from vidcodec.models.msp import Msp, MspConfig
 
 TINY = MspConfig(
-    widths=(12, 12, 12), blocks=(1, 1, 1), block="depthwise", latent=12, hyper=6, mean_features=8, scale_features=8,
-    pass_width=8, scale_width=8, scales=2, levels=3,
+    widths=(12, 12, 12), blocks=(1, 1, 1), latent=12, hyper=6, mean_features=8, scale_features=8,
+    pass_width=8, pass_known=6, scale_width=8, scale_known=6, scales=2, levels=3,
 )  # fmt: skip
 
 
@@ -26,7 +26,7 @@ def tiny_network(seed: int = 0, **changes: object) -> Msp:
         for passes in (*model.pass_scale, *model.pass_mean):
             passes.head.weight.mul_(6)  # type: ignore[union-attr, operator]
             passes.head.bias.normal_(0, 0.5)  # type: ignore[union-attr, operator]
-        model.hyper_analysis.head.weight.mul_(4)
+        model.hyper_analysis.head.weight.mul_(40)
         model.z_index.table.add_(torch.randn_like(model.z_index.table))
         model.hyper_scale.bias.table.normal_(0, 0.5)
     snap_to_grid(model)

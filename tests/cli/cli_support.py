@@ -16,7 +16,7 @@ import numpy as np
 
 TINY = {
     "widths": [8, 8, 12], "blocks": [1, 1, 1], "latent": 12, "hyper": 8, "mean_features": 8, "scale_features": 8,
-    "pass_width": 8, "scale_width": 8, "levels": 4,
+    "pass_width": 8, "pass_known": 8, "scale_width": 8, "scale_known": 8, "levels": 4,
 }  # fmt: skip
 
 

@@ -104,7 +104,7 @@ def test_damaged_checkpoints_are_refused(tiny_weights: Path, tmp_path: Path) -> 
     "change",
     [
         {"format": "other"}, {"config": "["}, {"config": "[]"}, {"config": '{"nosuch": 1}'},
-        {"config": '{"block": "x"}'}, {"config": '{"widths": 3}'}, {"exponents": "{}"}, {"exponents": "7"},
+        {"config": '{"blocks": "x"}'}, {"config": '{"widths": 3}'}, {"exponents": "{}"}, {"exponents": "7"},
         {"digest": "00"},
     ],
     ids=str,

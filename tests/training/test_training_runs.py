@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,8 +25,8 @@ from vidcodec.training.codec import TrainConfig, learning_rate, rd_loss, split_p
 from vidcodec.training.data import Planes, batches, load_pictures
 
 TINY = {
-    "widths": [12, 12, 12], "blocks": [1, 1, 1], "block": "depthwise", "latent": 12, "hyper": 6, "mean_features": 8,
-    "scale_features": 8, "pass_width": 8, "scale_width": 8, "scales": 2, "levels": 3,
+    "widths": [12, 12, 12], "blocks": [1, 1, 1], "latent": 12, "hyper": 6, "mean_features": 8,
+    "scale_features": 8, "pass_width": 8, "pass_known": 6, "scale_width": 8, "scale_known": 6, "scales": 2, "levels": 3,
 }  # fmt: skip
 
 
@@ -126,7 +126,7 @@ def test_incomplete_files_are_told(tmp_path: Path, text: str, said: str) -> None
 
 @pytest.mark.parametrize(
     "model",
-    [{"nosuch": 1}, {"latent": 10}, {"block": "x"}, {"widths": 3}, {"widths": [1, 2]}, {"latent": "a"}, {"latent": -3}],
+    [{"nosuch": 1}, {"latent": 10}, {"blocks": "x"}, {"widths": 3}, {"widths": [1, 2]}, {"latent": "a"}, {"latent": -3}],
     ids=str,
 )
 def test_bad_networks_are_told(config: TrainConfig, model: dict[str, object]) -> None:
@@ -327,3 +327,38 @@ def test_training_needs_neither_video_nor_compressai_nor_safetensors() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+# ----------------------------------------------------------------------- several workers
+
+
+def test_workers_train_one_network(config: TrainConfig, tmp_path: Path) -> None:
+    """Two processes end with the same weights, those of the mean of their gradients."""
+    path = tmp_path / "run.json"
+    path.write_text(json.dumps({**asdict(config), "steps": 3}))
+    script = tmp_path / "worker.py"
+    script.write_text(
+        "import os, sys, torch\n"
+        "from pathlib import Path\n"
+        "from vidcodec.training import codec\n"
+        "seen = []\n"
+        "plain = codec.Workers.average_gradients\n"
+        "def spy(self, parameters):\n"
+        "    before = [p.grad.clone() for p in parameters]\n"
+        "    plain(self, parameters)\n"
+        "    seen.append((before, [p.grad.clone() for p in parameters]))\n"
+        "codec.Workers.average_gradients = spy\n"
+        "codec.train(codec.TrainConfig.from_file(Path(sys.argv[1])))\n"
+        "torch.save(seen, Path(sys.argv[2]) / f'rank{os.environ[\"RANK\"]}.pt')\n"
+    )
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", script]
+    done = subprocess.run([*command, path, tmp_path], capture_output=True, text=True, check=False, timeout=120)
+    assert done.returncode == 0, done.stderr
+    first, second = (torch.load(tmp_path / f"rank{r}.pt", weights_only=True) for r in (0, 1))
+    assert len(first) == len(second) == 3
+    for (mine, mean), (theirs, same) in zip(first, second, strict=True):
+        assert any(not torch.equal(a, b) for a, b in zip(mine, theirs, strict=True))  # batches of their own
+        for a, b, c, d in zip(mine, theirs, mean, same, strict=True):
+            assert torch.equal(c, d)
+            assert torch.allclose(c, (a + b) / 2)
+    assert state_of(Path(config.out) / "state.pt")["step"] == 3

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from vidcodec.entropy.scales import LOG_STEP, MAX_INDEX, index_to_scale
-from vidcodec.models.msp import Msp, step_mask
+from vidcodec.models.msp import Msp
 
 
 def signs(x: Tensor, generator: torch.Generator) -> Tensor:
@@ -49,31 +49,30 @@ def mean_curvature(
         p.requires_grad_(True)
     total = dict.fromkeys(parameters, 0.0)
     lam = float(model.rate_lambda(level))
-    outputs: list[tuple[str, int, Tensor]] = []
+    means: list[Tensor] = []
+    indices: list[Tensor] = []
     hooks = [
-        module.register_forward_hook(lambda _m, _i, out, kind=kind, k=k: outputs.append((kind, k, out)))  # type: ignore[misc]
-        for kind, modules in (("mean", model.pass_mean), ("scale", model.pass_scale))
-        for k, module in enumerate(modules)
+        module.register_forward_hook(lambda _m, _i, out, seen=seen: seen.extend(out))  # type: ignore[misc]
+        for seen, modules in ((means, model.pass_mean), (indices, model.pass_scale))
+        for module in modules
     ]
     try:
         for _ in range(probes):
             planes = draw()
             b, _, h, w = planes.shape
             pixels = b * h * w * 4
-            outputs.clear()
+            means.clear()
+            indices.clear()
             out = model(planes, level.expand(b))
             wy, wu, wv = (v * 2 * lam * 255.0**2 for v in plane_weights)
             # D averages over samples: 4 luma phases of h * w samples, then U and V.
             weights = torch.tensor([wy / 4] * 4 + [wu, wv], device=planes.device)[None, :, None, None] / (b * h * w)
             probe = (out.planes * weights.sqrt() * signs(out.planes, generator)).sum()
-            means = {k: x for kind, k, x in outputs if kind == "mean"}
-            for k, index in ((k, x) for kind, k, x in outputs if kind == "scale"):
-                rows, columns = index.shape[-2:]
-                mask = step_mask(model.schedule[k], index.shape[1], rows, columns, k == 0, index.device)
-                live = mask * ((index > 0) & (index < MAX_INDEX))
+            unit = 1.0 / math.sqrt(math.log(2) * pixels)
+            for mean, index in zip(means, indices, strict=True):
+                live = (index > 0) & (index < MAX_INDEX)
                 scale = index_to_scale(index.detach().clamp(0, MAX_INDEX)).clamp_min(0.3)
-                unit = 1.0 / math.sqrt(math.log(2) * pixels)
-                probe = probe + (means[k] / scale * mask * signs(index, generator)).sum() * unit
+                probe = probe + (mean / scale * signs(index, generator)).sum() * unit
                 probe = probe + (index * (LOG_STEP * math.sqrt(2)) * live * signs(index, generator)).sum() * unit
             z = model.z_indices(level)
             sites = (h // 8) * (w // 8) / 16 * b

@@ -21,7 +21,7 @@ from torch import Tensor
 from vidcodec.entropy.bank import bank
 from vidcodec.entropy.rans import RansDecoder, RansEncoder
 from vidcodec.errors import CorruptBitstreamError
-from vidcodec.models.msp import Msp, add_on_grid, step_mask
+from vidcodec.models.msp import Msp
 from vidcodec.models.msp_exact import ExactScales
 
 SYMBOL_LIMIT = 32767.0
@@ -97,8 +97,8 @@ class PictureCodec(Protocol):
     def decode(self, payload: bytes, height: int, width: int) -> tuple[Tensor, SymbolLog]: ...
 
 
-# (pass, means, table indices, mask of what is coded) -> integer symbols, 0 outside the mask
-Take = Callable[[int, Tensor, Tensor, Tensor], Tensor]
+# (place in y, means, table indices) -> integer symbols, 0 where the index is 0; called cell by cell
+Take = Callable[[tuple[slice, ...], Tensor, Tensor], Tensor]
 
 
 class MspPictureCodec:
@@ -127,10 +127,9 @@ class MspPictureCodec:
         z_hat = torch.round(z).clamp(-SYMBOL_LIMIT, SYMBOL_LIMIT) * coded
         writer.put(z_hat, index, coded, of_z=True)
 
-        def take(k: int, mean: Tensor, index: Tensor, mask: Tensor) -> Tensor:
-            stride = self.model.schedule[k].stride
-            q = torch.round(y[..., ::stride, ::stride] - mean).clamp(-SYMBOL_LIMIT, SYMBOL_LIMIT) * mask
-            writer.put(q, index, mask, of_z=False)
+        def take(site: tuple[slice, ...], mean: Tensor, index: Tensor) -> Tensor:
+            q = torch.round(y[site] - mean).clamp(-SYMBOL_LIMIT, SYMBOL_LIMIT) * (index > 0)
+            writer.put(q, index, index > 0, of_z=False)
             return q
 
         y_hat = self.run_passes(z_hat, (y.shape[-2], y.shape[-1]), take)
@@ -145,7 +144,7 @@ class MspPictureCodec:
         reader = SymbolReader(payload, capacity=c.latent * size[0] * size[1] + c.hyper * shape[2] * shape[3])
         index = self.scales.z_index.expand(shape)
         z_hat = reader.get(index, index > 0, of_z=True)
-        y_hat = self.run_passes(z_hat, size, lambda k, mean, index, mask: reader.get(index, mask, of_z=False))
+        y_hat = self.run_passes(z_hat, size, lambda site, mean, index: reader.get(index, index > 0, of_z=False))
         return self.model.synthesise(y_hat, self.level), reader.log
 
     def run_passes(self, z_hat: Tensor, size: tuple[int, int], take: Take) -> Tensor:
@@ -157,14 +156,14 @@ class MspPictureCodec:
         y_hat = torch.zeros(1, channels, *size, device=self.device)
         known = torch.zeros(1, channels, *size, device=self.device, dtype=torch.float64)
         for k, step in enumerate(model.schedule):
-            grid = (..., slice(None, None, step.stride), slice(None, None, step.stride))
-            index = scales.pass_index(k, scale_features[grid], known[grid])
-            mean = model.pass_mean[k](mean_features[grid], y_hat[grid])
-            rows, columns = mean.shape[-2:]
-            phase = step_mask(step, channels, rows, columns, k == 0, self.device)
-            q = take(k, mean, index, (phase > 0) & (index > 0))
-            y_hat = add_on_grid(y_hat, (q + mean) * phase, step.stride)
-            known = add_on_grid(known, scales.magnitude(q) * phase, step.stride)
+            grid = (..., *step.grid)
+            indices = scales.pass_index(k, scale_features[grid], known[grid])
+            means = model.pass_mean[k](mean_features[grid], y_hat[grid])
+            for cell, mean, index in zip(step.cells(channels), means, indices, strict=True):
+                site = (slice(None), cell.group, *cell.site)
+                q = take(site, mean, index)
+                y_hat[site] = q + mean
+                known[site] = scales.magnitude(q)
         return y_hat
 
 

@@ -66,7 +66,7 @@ class IntConv:
         """Activations (B, in, h, w) float64 to accumulators (B, out, h, w)."""
         b, _, h, w = x.shape
         columns = x.flatten(2) if self.size == 1 else F.unfold(x, self.size, padding=self.size // 2)
-        return (torch.matmul(self.weight, columns) + self.bias).reshape(b, -1, h, w)
+        return (torch.matmul(self.weight, columns) + self.bias).reshape(b, len(self.weight), h, w)
 
 
 @dataclass(frozen=True, eq=False)

@@ -24,3 +24,8 @@ def index_to_scale(index: T) -> T:
     if isinstance(index, torch.Tensor):
         return torch.exp(math.log(MIN_SCALE) + LOG_STEP * index)
     return math.exp(math.log(MIN_SCALE) + LOG_STEP * index)
+
+
+def scale_to_index(scale: torch.Tensor) -> torch.Tensor:
+    """Real-valued scale index of a standard deviation; below zero under the smallest."""
+    return (torch.log(scale.clamp_min(1e-6)) - math.log(MIN_SCALE)) / LOG_STEP

@@ -73,7 +73,7 @@ def save_model(model: Msp, path: Path, *, note: str = "") -> bytes:
     }
     digest = decoder_digest(model)
     metadata = {
-        "format": "vidcodec-msp-1",
+        "format": "vidcodec-msp-2",
         "config": json.dumps(model.config.to_dict()),
         "exponents": json.dumps(exponents),
         "digest": digest.hex(),
@@ -101,7 +101,7 @@ def load_model(name: str = "msp", weights: Path | None = None) -> tuple[Msp, byt
         with safe_open(path, framework="np") as f:
             metadata = f.metadata() or {}
             tensors = {k: f.get_tensor(k) for k in f.keys()}  # noqa: SIM118
-        if metadata.get("format") != "vidcodec-msp-1":
+        if metadata.get("format") != "vidcodec-msp-2":
             raise ModelMismatchError(f"{path} is not a vidcodec checkpoint (format {metadata.get('format')!r})")
         config = MspConfig.from_dict(json.loads(metadata["config"]))
         exponents = json.loads(metadata["exponents"])

@@ -32,38 +32,42 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from vidcodec.entropy.scales import MAX_INDEX, index_to_scale
+from vidcodec.entropy.scales import MAX_INDEX, index_to_scale, scale_to_index
 
 # The scale path keeps activations in [0, 128), so that 16 bits hold them exactly.
 SCALE_CLIP = 127.996
 # A unit of the last scale layer is this many indices of the scale table.
 INDEX_GAIN = 8.0
-INDEX_OFFSET = 24.0
 
 
 @dataclass(frozen=True)
 class MspConfig:
     """Shape of an `Msp` network; stored in every checkpoint.
 
+    The defaults are the profile `base`; `PROFILES` has the others.
+
     widths: channels of analysis and synthesis at 1/4, 1/8 and 1/16 of the luma size.
     blocks: residual blocks at each of these.
-    block: 'conv' (two 3x3) or 'depthwise' (1x1, depthwise 3x3, 1x1, and a 1x1 pair).
+    latent: channels of y; 384 is as many as a 16x16 block has samples, so that no rate is
+    out of reach (144 stopped at 38 to 42 dB).
+    pass_known, scale_known: channels the known latents are reduced to inside a pass.
     scales: coarse-to-fine scales; 0 is the plain hyperprior, each scale adds 3 passes.
     lambda_range: the ends of the rate range, for `Msp.rate_lambda`.
     """
 
-    widths: tuple[int, int, int] = (48, 96, 144)
+    widths: tuple[int, int, int] = (96, 144, 192)
     blocks: tuple[int, int, int] = (1, 2, 2)
-    block: str = "conv"
-    latent: int = 144
+    latent: int = 384
     hyper: int = 64
     mean_features: int = 96
     scale_features: int = 48
     pass_width: int = 96
+    pass_known: int = 64
     scale_width: int = 48
+    scale_known: int = 48
     scales: int = 2
-    levels: int = 8
-    lambda_range: tuple[float, float] = (2e-4, 0.4)
+    levels: int = 9
+    lambda_range: tuple[float, float] = (2e-4, 1.185)
 
     def __post_init__(self) -> None:
         if self.latent % 3:
@@ -76,6 +80,20 @@ class MspConfig:
     def from_dict(cls, d: dict[str, Any]) -> MspConfig:
         fields: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in d.items()}
         return cls(**fields)
+
+
+# Multiplications to decode: about 6, 15 and 39 thousand a pixel (scripts/measure_complexity.py).
+PROFILES = {
+    "small": MspConfig(
+        widths=(48, 80, 128), blocks=(1, 1, 1), hyper=48, mean_features=64, scale_features=32,
+        pass_width=64, pass_known=32, scale_width=32, scale_known=32,
+    ),
+    "base": MspConfig(),
+    "large": MspConfig(
+        widths=(128, 192, 320), blocks=(2, 3, 4), hyper=96, mean_features=160, scale_features=64,
+        pass_width=160, pass_known=96, scale_width=64, scale_known=64,
+    ),
+}  # fmt: skip
 
 
 class MspOutput(NamedTuple):
@@ -99,19 +117,7 @@ def weighted_mse(x: Tensor, target: Tensor, weights: tuple[float, float, float] 
 # --------------------------------------------------------------------------- blocks
 
 
-class ConvBlock(nn.Module):
-    """Residual block of two 3x3 convolutions."""
-
-    def __init__(self, width: int) -> None:
-        super().__init__()
-        self.conv1 = nn.Conv2d(width, width, 3, padding=1)
-        self.conv2 = nn.Conv2d(width, width, 3, padding=1)
-
-    def forward(self, x: Tensor) -> Tensor:  # (B, width, ., .) -> same
-        return x + self.conv2(F.leaky_relu(self.conv1(x), 0.1))
-
-
-class DepthwiseBlock(nn.Module):
+class Block(nn.Module):
     """1x1, depthwise 3x3, 1x1, then a 1x1 pair; both halves residual."""
 
     def __init__(self, width: int) -> None:
@@ -133,10 +139,7 @@ def init_weights(module: nn.Module) -> None:
         fan_in = module.weight[0].numel()
         nn.init.normal_(module.weight, std=fan_in**-0.5)
         nn.init.zeros_(module.bias)  # type: ignore[arg-type]
-    elif isinstance(module, ConvBlock):
-        module.conv1.weight.data.mul_(1.4)
-        module.conv2.weight.data.mul_(0.2)
-    elif isinstance(module, DepthwiseBlock):
+    elif isinstance(module, Block):
         module.conv1.weight.data.mul_(1.4)
         module.mix1.weight.data.mul_(1.4)
         module.conv2.weight.data.mul_(0.2)
@@ -146,11 +149,8 @@ def init_weights(module: nn.Module) -> None:
         matrix = transform if isinstance(module, Analysis) else transform.T
         module.linear.weight.data.copy_(matrix[:, :, None, None])
         module.head.weight.data.mul_(0.1)
-    elif isinstance(module, (PassMean, PassScale)):
+    elif isinstance(module, (PassMean, PassScale, HyperAnalysis)):
         module.head.weight.data.mul_(0.1)
-
-
-BLOCKS = {"conv": ConvBlock, "depthwise": DepthwiseBlock}
 
 
 class LevelVectors(nn.Module):
@@ -169,10 +169,10 @@ class LevelVectors(nn.Module):
 class Stage(nn.Module):
     """A per-level, per-channel gain, then residual blocks."""
 
-    def __init__(self, width: int, blocks: int, kind: str, levels: int) -> None:
+    def __init__(self, width: int, blocks: int, levels: int) -> None:
         super().__init__()
         self.gain = LevelVectors(torch.zeros(levels, width))
-        self.blocks = nn.Sequential(*[BLOCKS[kind](width) for _ in range(blocks)])
+        self.blocks = nn.Sequential(*[Block(width) for _ in range(blocks)])
 
     def forward(self, x: Tensor, level: Tensor) -> Tensor:  # (B, width, ., .) -> same
         return self.blocks(x * torch.exp(self.gain(level)).to(x.dtype))
@@ -191,7 +191,7 @@ def block_transform(channels: int) -> Tensor:
     """Orthonormal rows (channels, 384): the lowest DCT frequencies of a 16x16 block.
 
     A block is 256 luma and 2 x 64 chroma samples, ordered as `pixel_unshuffle(planes, 8)`.
-    Seven in nine rows are luma. Where networks start from; see `Analysis`.
+    Two rows in three are luma. Where networks start from; see `Analysis`.
     """
 
     def lowest(size: int, count: int) -> Tensor:  # (count, size, size)
@@ -201,7 +201,7 @@ def block_transform(channels: int) -> Tensor:
         order = sorted(((u, v) for u in range(size) for v in range(size)), key=lambda f: (f[0] + f[1], f))
         return torch.stack([torch.outer(basis[u], basis[v]) for u, v in order[:count]])
 
-    chroma = min(64, channels // 9)
+    chroma = min(64, channels // 6)
     luma = channels - 2 * chroma
     out = torch.zeros(channels, 6, 8, 8, dtype=torch.float64)
     out[:luma, :4] = F.pixel_unshuffle(lowest(16, luma)[:, None], 2)
@@ -223,11 +223,11 @@ class Analysis(nn.Module):
         super().__init__()
         w4, w8, w16 = c.widths
         self.stem = nn.Conv2d(24, w4, 3, padding=1)
-        self.stage4 = Stage(w4, c.blocks[0], c.block, c.levels)
+        self.stage4 = Stage(w4, c.blocks[0], c.levels)
         self.down8 = nn.Conv2d(w4, w8, 3, stride=2, padding=1)
-        self.stage8 = Stage(w8, c.blocks[1], c.block, c.levels)
+        self.stage8 = Stage(w8, c.blocks[1], c.levels)
         self.down16 = nn.Conv2d(w8, w16, 3, stride=2, padding=1)
-        self.stage16 = Stage(w16, c.blocks[2], c.block, c.levels)
+        self.stage16 = Stage(w16, c.blocks[2], c.levels)
         self.head = nn.Conv2d(w16, c.latent, 3, padding=1)
         self.linear = nn.Conv2d(384, c.latent, 1)
 
@@ -247,11 +247,11 @@ class Synthesis(nn.Module):
         super().__init__()
         w4, w8, w16 = c.widths
         self.stem = nn.Conv2d(c.latent, w16, 3, padding=1)
-        self.stage16 = Stage(w16, c.blocks[2], c.block, c.levels)
+        self.stage16 = Stage(w16, c.blocks[2], c.levels)
         self.up8 = nn.Conv2d(w16, 4 * w8, 1)
-        self.stage8 = Stage(w8, c.blocks[1], c.block, c.levels)
+        self.stage8 = Stage(w8, c.blocks[1], c.levels)
         self.up4 = nn.Conv2d(w8, 4 * w4, 1)
-        self.stage4 = Stage(w4, c.blocks[0], c.block, c.levels)
+        self.stage4 = Stage(w4, c.blocks[0], c.levels)
         self.head = nn.Conv2d(w4, 24, 3, padding=1)
         self.linear = nn.Conv2d(c.latent, 384, 1)
 
@@ -269,7 +269,11 @@ class Synthesis(nn.Module):
 
 
 class HyperAnalysis(nn.Module):
-    """Scaled latents to z. The grid is padded to a multiple of 4 by replication."""
+    """Scaled latents to z. The grid is padded to a multiple of 4 by replication.
+
+    It sees asinh(y): amplitudes differ a thousandfold over the rate range, and what z has
+    to tell is mostly the logarithm of a scale.
+    """
 
     def __init__(self, c: MspConfig) -> None:
         super().__init__()
@@ -282,7 +286,7 @@ class HyperAnalysis(nn.Module):
     def forward(self, y: Tensor) -> Tensor:  # (B, C, h, w)
         h, w = y.shape[-2:]
         y = F.pad(y, (0, -w % 4, 0, -h % 4), mode="replicate")
-        x = F.leaky_relu(self.stem(y), 0.1)
+        x = F.leaky_relu(self.stem(torch.asinh(y)), 0.1)
         x = F.leaky_relu(self.down1(x), 0.1)
         x = F.leaky_relu(self.down2(x), 0.1)
         return full_precision(self.head, x)  # (B, Z, ceil(h/4), ceil(w/4))
@@ -334,11 +338,35 @@ class HyperScale(nn.Module):
 # ---------------------------------------------------------------------------- passes
 
 
+class Cell(NamedTuple):
+    """What a pass codes of one channel group: a phase of its grid."""
+
+    group: slice  # channels
+    phase: tuple[slice, slice]  # rows and columns of the pass's own grid
+    site: tuple[slice, slice]  # the same rows and columns on the latent grid
+
+
 class Step(NamedTuple):
-    """One parallel pass: at `stride`, group g of the channels is coded in phase[g] of 2x2."""
+    """One parallel pass: at `stride`, group g of the channels is coded in phase[g] of 2x2 (none: everywhere)."""
 
     stride: int
     phases: tuple[tuple[int, int], ...]
+
+    @property
+    def grid(self) -> tuple[slice, slice]:
+        """Rows and columns of the latent grid that the pass works on."""
+        return slice(None, None, self.stride), slice(None, None, self.stride)
+
+    def cells(self, channels: int) -> list[Cell]:
+        """What is coded, in coding order."""
+        if not self.phases:
+            return [Cell(slice(0, channels), (slice(None), slice(None)), self.grid)]
+        size, s = channels // len(self.phases), self.stride
+        return [
+            Cell(slice(g * size, g * size + size), (slice(i, None, 2), slice(j, None, 2)),
+                 (slice(i * s, None, 2 * s), slice(j * s, None, 2 * s)))
+            for g, (i, j) in enumerate(self.phases)
+        ]  # fmt: skip
 
 
 FINE_PHASES = ((1, 1), (0, 1), (1, 0))
@@ -351,61 +379,68 @@ def schedule(scales: int) -> list[Step]:
     At each finer scale three channel groups rotate through the three new phases of the
     2x2 cells, so that every pass sees neighbours in space and in the other groups.
     """
-    steps = [Step(2**scales, ((0, 0),) * 3)]
+    steps = [Step(2**scales, ())]
     for s in reversed(range(scales)):
         for k in range(3):
             steps.append(Step(2**s, tuple(FINE_PHASES[(g + k) % 3] for g in range(3))))
     return steps
 
 
-def step_mask(step: Step, channels: int, h: int, w: int, coarsest: bool, device: torch.device) -> Tensor:
-    """1 where a pass codes, on the pass's own grid of h x w samples: (1, C, h, w)."""
-    if coarsest:
-        return torch.ones(1, channels, h, w, device=device)
-    mask = torch.zeros(1, 3, h, w, device=device)
-    for g, (i, j) in enumerate(step.phases):
-        mask[:, g, i::2, j::2] = 1.0
-    return mask.repeat_interleave(channels // 3, 1)
+def head_at(head: nn.Conv2d, x: Tensor, cell: Cell) -> Tensor:
+    """The head's output where the cell is, and nowhere else; float32 even under autocast."""
+    assert head.bias is not None
+    part = x[(..., *cell.phase)].permute(0, 2, 3, 1)  # no row or column where a small grid lacks the phase
+    with torch.autocast(x.device.type, enabled=False):
+        return F.linear(part.float(), head.weight[cell.group].flatten(1), head.bias[cell.group]).permute(0, 3, 1, 2)
 
 
 class PassMean(nn.Module):
     """The means of one pass, from hyperprior features and the latents known so far."""
 
-    def __init__(self, c: MspConfig, coarsest: bool) -> None:
+    def __init__(self, c: MspConfig, step: Step) -> None:
         super().__init__()
-        width = c.pass_width
-        self.known = None if coarsest else nn.Conv2d(c.latent, width, 3, padding=1)
+        self.cells = step.cells(c.latent)
+        width, coarsest = c.pass_width, not step.phases
+        self.reduce = None if coarsest else nn.Conv2d(c.latent, c.pass_known, 1)
+        self.known = None if coarsest else nn.Conv2d(c.pass_known, width, 3, padding=1)
         self.stem = nn.Conv2d(c.mean_features, width, 1)
         self.mid = nn.Conv2d(width, width, 1 if coarsest else 3, padding=0 if coarsest else 1)
         self.head = nn.Conv2d(width, c.latent, 1)
 
-    def forward(self, features: Tensor, known: Tensor) -> Tensor:  # (B, P, ., .), (B, C, ., .)
+    def forward(self, features: Tensor, known: Tensor) -> list[Tensor]:  # (B, P, ., .), (B, C, ., .)
         x = self.stem(features)
-        if self.known is not None:
-            x = x + self.known(known)
+        if self.reduce is not None and self.known is not None:
+            x = x + self.known(self.reduce(known))
         x = F.leaky_relu(x, 0.1)
         x = x + F.leaky_relu(self.mid(x), 0.1)
-        return full_precision(self.head, x)  # (B, C, ., .)
+        return [head_at(self.head, x, cell) for cell in self.cells]  # each (B, C or C/3, ., .)
 
 
 class PassScale(nn.Module):
-    """The scale indices of one pass, from integers only. Integer arithmetic when coding."""
+    """The scale indices of one pass, from integers only, on top of each channel's own.
 
-    def __init__(self, c: MspConfig, coarsest: bool) -> None:
+    Integer arithmetic when coding.
+    """
+
+    def __init__(self, c: MspConfig, step: Step) -> None:
         super().__init__()
-        width = c.scale_width
-        self.known = None if coarsest else nn.Conv2d(c.latent, width, 3, padding=1)
+        self.cells = step.cells(c.latent)
+        width, coarsest = c.scale_width, not step.phases
+        self.reduce = None if coarsest else nn.Conv2d(c.latent, c.scale_known, 1)
+        self.known = None if coarsest else nn.Conv2d(c.scale_known, width, 3, padding=1)
         self.stem = nn.Conv2d(c.scale_features, width, 1)
         self.mid = nn.Conv2d(width, width, 1)
         self.head = nn.Conv2d(width, c.latent, 1)
 
-    def forward(self, features: Tensor, magnitudes: Tensor) -> Tensor:  # (B, S, ., .), (B, C, ., .)
+    def forward(self, features: Tensor, magnitudes: Tensor, base: Tensor) -> list[Tensor]:
+        """features (B, S, ., .), magnitudes (B, C, ., .), base (B, C, 1, 1)."""
         x = self.stem(features)
-        if self.known is not None:
-            x = x + self.known(magnitudes)
+        if self.reduce is not None and self.known is not None:
+            x = x + self.known(clipped_relu(self.reduce(magnitudes)))
         x = clipped_relu(x)
         x = clipped_relu(self.mid(x))
-        return full_precision(self.head, x) * INDEX_GAIN + INDEX_OFFSET  # (B, C, ., .), in index units
+        # In index units, each (B, C or C/3, ., .)
+        return [(head_at(self.head, x, cell) + base[:, cell.group]) * INDEX_GAIN for cell in self.cells]
 
 
 # ----------------------------------------------------------------------------- model
@@ -419,8 +454,8 @@ def ste_round(x: Tensor) -> Tensor:
 def symbol_bits(x: Tensor, index: Tensor) -> Tensor:
     """Bits of real-valued `x` under the zero-mean normal of a (real-valued) scale index.
 
-    The rate the integer tables charge, as a differentiable function; the tables' escape
-    and 16-bit floor enter as a lower bound on the probability.
+    The rate the integer tables charge, as a differentiable function: their 16-bit floor is
+    added to the probability, their escape is a slowly growing term.
     """
     # The gradient at the ends of the table must be able to lead back inside.
     clipped = index.clamp(0.0, float(MAX_INDEX))
@@ -429,7 +464,7 @@ def symbol_bits(x: Tensor, index: Tensor) -> Tensor:
     x = x.abs()
     c = -math.sqrt(0.5)
     p = 0.5 * (torch.erfc(c * (0.5 - x) * inv) - torch.erfc(c * (-0.5 - x) * inv))
-    return -torch.log2(p.clamp_min(2.0**-20)) + F.relu(x * inv - 5.0) * 0.5
+    return torch.log2(1.0 + F.relu(x * inv - 5.0)) - torch.log2(p + 2.0**-16)
 
 
 def rate_of_symbols(x: Tensor, q: Tensor, index: Tensor, rate: str) -> Tensor:
@@ -438,14 +473,15 @@ def rate_of_symbols(x: Tensor, q: Tensor, index: Tensor, rate: str) -> Tensor:
     'rounded': of the symbols themselves. 'noise': of x plus uniform noise, the usual
     differentiable stand-in, which charges a sure zero 0.1 bit it does not cost.
     'mixed': the value and the gradient towards the index of the symbols themselves, the
-    gradient towards x of the noisy stand-in. What the coder charges, yet smooth in x.
+    gradient towards x of x itself: what the coder charges, yet smooth in x. (With the
+    gradient of x plus noise, almost sure zeros far from the next symbol are pulled on
+    so hard that the low rates drown everything else.)
     """
     if rate == "rounded":
         return symbol_bits(q, index)
-    noisy = x + torch.rand_like(x) - 0.5
     if rate == "noise":
-        return symbol_bits(noisy, index)
-    smooth = symbol_bits(noisy, index.detach())
+        return symbol_bits(x + torch.rand_like(x) - 0.5, index)
+    smooth = symbol_bits(x, index.detach())
     return symbol_bits(q.detach(), index) + smooth - smooth.detach()
 
 
@@ -469,14 +505,16 @@ class Msp(nn.Module):
         self.hyper_analysis = HyperAnalysis(c)
         self.hyper_mean = HyperMean(c)
         self.hyper_scale = HyperScale(c)
-        self.pass_mean = nn.ModuleList(PassMean(c, k == 0) for k in range(len(self.schedule)))
-        self.pass_scale = nn.ModuleList(PassScale(c, k == 0) for k in range(len(self.schedule)))
+        self.pass_mean = nn.ModuleList(PassMean(c, step) for step in self.schedule)
+        self.pass_scale = nn.ModuleList(PassScale(c, step) for step in self.schedule)
         # High-resolution theory for an orthonormal transform: step = 1 / (67 sqrt(lambda)).
         log_gain = 4.2 + 0.5 * torch.linspace(math.log(c.lambda_range[0]), math.log(c.lambda_range[1]), c.levels)
         start = log_gain[:, None].expand(c.levels, c.latent)
         self.gain = LevelVectors(start)
         self.inverse_gain = LevelVectors(-start)
-        self.z_index = LevelVectors(torch.full((c.levels, c.hyper), 3.0))  # in INDEX_GAIN units
+        # In INDEX_GAIN units; `calibrate` sets them by the pictures at hand.
+        self.y_index = LevelVectors(torch.full((c.levels, c.latent), 3.0))
+        self.z_index = LevelVectors(torch.full((c.levels, c.hyper), 1.5))
         self.apply(init_weights)
 
     # ------------------------------------------------------------------ rate levels
@@ -485,6 +523,14 @@ class Msp(nn.Module):
         """The trade-off of L = R + lambda * 255^2 * D at a level; D on planes in [0, 1]."""
         a, b = (math.log(v) for v in self.config.lambda_range)
         return torch.exp(a + (b - a) * level / (self.config.levels - 1))
+
+    @torch.no_grad()
+    def calibrate(self, planes: Tensor) -> None:
+        """Start every latent channel's scale at its spread over these pictures, level by level."""
+        for k in range(self.config.levels):
+            y = self.analyse(planes, torch.full((len(planes),), float(k), device=planes.device))
+            deviation = y.transpose(0, 1).flatten(1).std(1)  # (C,)
+            self.y_index.table[k] = scale_to_index(deviation).clamp(0, MAX_INDEX) / INDEX_GAIN
 
     # ---------------------------------------------------------------------- forward
 
@@ -516,28 +562,20 @@ class Msp(nn.Module):
         h, w = y.shape[-2:]
         mean_features = self.hyper_mean(z_hat, level, (h, w))  # (B, P, h, w)
         scale_features = self.hyper_scale(z_hat, level, (h, w))  # (B, S, h, w)
+        base = self.y_index(level)  # (B, C, 1, 1)
         y_hat = torch.zeros_like(y)
         known_magnitude = torch.zeros_like(y)
         bits = y.new_zeros(y.shape[0])
         for k, step in enumerate(self.schedule):
-            grid = (..., slice(None, None, step.stride), slice(None, None, step.stride))
-            target = y[grid]  # (B, C, h/stride, w/stride)
-            rows, columns = target.shape[-2:]
-            mask = step_mask(step, y.shape[1], rows, columns, k == 0, y.device)
-            mean = self.pass_mean[k](mean_features[grid], y_hat[grid])
-            index = self.pass_scale[k](scale_features[grid], known_magnitude[grid])
-            residual = target - mean
-            q = ste_round(residual)
-            bits = bits + (rate_of_symbols(residual, q, index, rate) * mask).sum((1, 2, 3))
-            y_hat = add_on_grid(y_hat, (q + mean) * mask, step.stride)
-            known_magnitude = add_on_grid(known_magnitude, magnitude(q) * mask, step.stride)
+            grid = (..., *step.grid)
+            means = self.pass_mean[k](mean_features[grid], y_hat[grid])
+            indices = self.pass_scale[k](scale_features[grid], known_magnitude[grid], base)
+            y_hat, known_magnitude = y_hat.clone(), known_magnitude.clone()  # autograd keeps the ones seen above
+            for cell, mean, index in zip(step.cells(y.shape[1]), means, indices, strict=True):
+                site = (slice(None), cell.group, *cell.site)
+                residual = y[site] - mean
+                q = ste_round(residual)
+                bits = bits + rate_of_symbols(residual, q, index, rate).sum((1, 2, 3))
+                y_hat[site] = q + mean
+                known_magnitude[site] = magnitude(q)
         return y_hat, bits
-
-
-def add_on_grid(full: Tensor, part: Tensor, stride: int) -> Tensor:
-    """full[..., ::stride, ::stride] + part, written out of place (autograd-friendly)."""
-    if stride == 1:
-        return full + part
-    out = full.clone()
-    out[..., ::stride, ::stride] += part
-    return out

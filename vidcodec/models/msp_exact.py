@@ -21,7 +21,7 @@ from vidcodec.entropy.exact import (
     to_activation,
 )
 from vidcodec.entropy.scales import MAX_INDEX
-from vidcodec.models.msp import INDEX_GAIN, INDEX_OFFSET, Msp
+from vidcodec.models.msp import INDEX_GAIN, Msp, PassScale
 
 Z_LIMIT = 127.0
 MAGNITUDES = 1024
@@ -30,6 +30,33 @@ MAGNITUDES = 1024
 def _int(conv: nn.Conv2d) -> IntConv:
     assert conv.bias is not None
     return IntConv.from_float(conv.weight, conv.bias)
+
+
+def to_index(acc: Tensor) -> Tensor:
+    """Accumulators to table indices 0 .. 63 (INDEX_GAIN = 2^3 indices a unit)."""
+    bits = WEIGHT_BITS + ACTIVATION_BITS - int(INDEX_GAIN).bit_length() + 1
+    return shift_to_int(acc, bits).clamp(0, MAX_INDEX)
+
+
+class ExactPass:
+    """`PassScale` on integers; base: accumulators (1, C, 1, 1)."""
+
+    def __init__(self, p: PassScale, base: Tensor) -> None:
+        assert p.head.bias is not None
+        self.known = None if p.reduce is None or p.known is None else (_int(p.reduce), _int(p.known))
+        self.stem, self.mid = _int(p.stem), _int(p.mid)
+        self.heads = [
+            (cell.phase, IntConv.from_float(p.head.weight[cell.group], p.head.bias[cell.group]), base[:, cell.group])
+            for cell in p.cells
+        ]
+
+    def __call__(self, features: Tensor, magnitudes: Tensor) -> list[Tensor]:
+        x = self.stem(features)
+        if self.known is not None:
+            reduce, known = self.known
+            x = x + known(to_activation(reduce(magnitudes)))
+        x = to_activation(self.mid(to_activation(x)))
+        return [to_index(head(x[(..., *phase)]) + base) for phase, head, base in self.heads]
 
 
 class ExactScales:
@@ -43,20 +70,12 @@ class ExactScales:
         hyper = model.hyper_scale
         self.stem, self.up1, self.up2 = _int(hyper.stem), _int(hyper.up1), _int(hyper.up2)
         self.bias = IntLevels.from_float(hyper.bias.table).at(level)
-        self.passes = [
-            (_int(p.stem), None if p.known is None else _int(p.known), _int(p.mid), _int(p.head))  # type: ignore[union-attr, arg-type]
-            for p in model.pass_scale
-        ]
+        base = IntLevels.from_float(model.y_index.table).at(level)
+        self.passes = [ExactPass(p, base) for p in model.pass_scale]  # type: ignore[arg-type]
         z_level = IntLevels.from_float(model.z_index.table).at(level)
-        self.z_index = self._index(z_level, 0.0)  # (1, Z, 1, 1)
+        self.z_index = to_index(z_level)  # (1, Z, 1, 1)
         self.device = model.hyper_scale.stem.weight.device
         self.magnitudes = torch.from_numpy(bank().log_magnitude.astype(np.float64)).to(self.device)
-
-    @staticmethod
-    def _index(acc: Tensor, offset: float) -> Tensor:
-        """Accumulators to table indices 0 .. 63 (INDEX_GAIN = 2^3 indices a unit)."""
-        bits = WEIGHT_BITS + ACTIVATION_BITS - int(INDEX_GAIN).bit_length() + 1
-        return (shift_to_int(acc, bits) + offset).clamp(0, MAX_INDEX)
 
     def features(self, z: Tensor, size: tuple[int, int]) -> Tensor:
         """z symbols (B, Z, h/4, w/4), any dtype, to scale features (B, S, h, w) float64."""
@@ -70,11 +89,6 @@ class ExactScales:
         """y symbols to the activations later passes see: 2^8 log2(1 + |q|), by table."""
         return self.magnitudes[q.abs().clamp(max=MAGNITUDES - 1).long()]
 
-    def pass_index(self, k: int, features: Tensor, known: Tensor) -> Tensor:
-        """Table indices of pass k (B, C, ., .) from features and known magnitudes on its grid."""
-        stem, known_conv, mid, head = self.passes[k]
-        x = stem(features)
-        if known_conv is not None:
-            x = x + known_conv(known)
-        x = to_activation(mid(to_activation(x)))
-        return self._index(head(x), INDEX_OFFSET)
+    def pass_index(self, k: int, features: Tensor, known: Tensor) -> list[Tensor]:
+        """Table indices of pass k, one tensor a cell, from features and known magnitudes on its grid."""
+        return self.passes[k](features, known)

@@ -4,8 +4,11 @@
 
 Resumable: the run folder holds `state.pt` (weights, optimiser, average, step, seconds),
 `log.jsonl` (one line per validation) and `config.json`. Data and noise are functions of
-(seed, step), so a resumed run continues as the uninterrupted one would have. Ctrl-C and
-SIGTERM leave the state of the last complete step behind.
+(seed, step, worker), so a resumed run continues as the uninterrupted one would have. Ctrl-C
+and SIGTERM leave the state of the last complete step behind.
+
+Several GPUs or machines: `torchrun --nproc-per-node N -m vidcodec train codec --config FILE`.
+Every worker draws its own batches, gradients are averaged, the first one validates and saves.
 """
 
 from __future__ import annotations
@@ -26,13 +29,15 @@ from typing import Any
 
 import numpy as np
 import torch
+import torch.distributed as dist
 from torch import Tensor
 
 from vidcodec.errors import TrainingError
-from vidcodec.models.msp import Msp, MspConfig, weighted_mse
+from vidcodec.models.msp import PROFILES, Msp, MspConfig, weighted_mse
 from vidcodec.training.data import Planes, batches, load_pictures, planes_to_tensor
 
 CHECK_SIDE = 256
+CHECK_LEVELS = (0.1, 0.3, 0.5, 0.7, 0.9)  # of the range of rate levels
 
 Pictures = list[tuple[str, Planes]]
 
@@ -43,7 +48,8 @@ class TrainConfig:
 
     steps or minutes ends the run and shapes the learning rate (linear warm-up, cosine
     to zero); with `minutes` the schedule follows the clock, with `steps` it is exactly
-    repeatable. start: weights to start from, a run's folder, its state.pt or a
+    repeatable. profile: small, base or large; model: entries of MspConfig that differ from
+    it. batch: crops per worker and step. start: weights to start from, a run's folder, its state.pt or a
     .safetensors checkpoint. holdout: a quarter as many pictures are left out of training
     and validated on, never more than one in five.
 
@@ -52,6 +58,7 @@ class TrainConfig:
 
     data: str
     out: str
+    profile: str = "base"
     model: dict = field(default_factory=dict)
     steps: int | None = None
     minutes: float | None = None
@@ -79,6 +86,8 @@ class TrainConfig:
             raise TrainingError("give either steps or minutes in the training configuration")
         if self.device not in ("auto", "cpu", "cuda"):
             raise TrainingError(f"'device' must be auto, cpu or cuda, not {self.device!r}")
+        if self.profile not in PROFILES:
+            raise TrainingError(f"'profile' must be one of {', '.join(PROFILES)}, not {self.profile!r}")
         if self.crop < 64 or self.crop % 16:
             raise TrainingError(f"'crop' must be a multiple of 16 from 64 on, not {self.crop}")
         for name in ("steps", "minutes", "batch", "lr", "clip", "threads"):
@@ -135,10 +144,9 @@ def learning_rate(c: TrainConfig, step: int, seconds: float) -> float:
 
 @torch.no_grad()
 def validate(model: Msp, pictures: list[Tensor]) -> dict:
-    """Mean rate (bits per pixel) and PSNR-YUV (6:1:1, dB) of held-out pictures at 4 levels."""
+    """Mean rate (bits per pixel), PSNR-YUV (6:1:1, dB) and R-D cost of held-out pictures at five levels."""
     table = []
-    top = model.config.levels - 1
-    for level in (0.1 * top, 0.37 * top, 0.63 * top, 0.9 * top):
+    for level in (share * (model.config.levels - 1) for share in CHECK_LEVELS):
         bpp, psnr, cost = [], [], []
         for x in pictures:
             lv = torch.full((1,), level, device=x.device)
@@ -165,10 +173,10 @@ def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
 # ------------------------------------------------------------------------ parts of a run
 
 
-def build_model(config: dict) -> Msp:
+def build_model(profile: str, changes: dict) -> Msp:
     """The network a configuration describes; raises TrainingError where there is none."""
     try:
-        return Msp(MspConfig.from_dict(config))
+        return Msp(MspConfig.from_dict({**PROFILES[profile].to_dict(), **changes}))
     except (TypeError, ValueError, KeyError, IndexError, RuntimeError, ZeroDivisionError) as e:
         raise TrainingError(f"'model' in the training configuration describes no network: {_reason(e)}") from e
 
@@ -246,6 +254,49 @@ def _reason(error: BaseException) -> str:
     return (str(error).splitlines() or [type(error).__name__])[0]
 
 
+# ------------------------------------------------------------------------ several workers
+
+
+class Workers:
+    """The processes of a `torchrun`, or this one alone."""
+
+    def __init__(self, device: str) -> None:
+        self.count = int(os.environ.get("WORLD_SIZE", "1"))
+        self.rank = int(os.environ.get("RANK", "0"))
+        cuda = torch.cuda.is_available() if device == "auto" else device == "cuda"
+        local = int(os.environ.get("LOCAL_RANK", "0")) % max(1, torch.cuda.device_count() if cuda else 1)
+        self.device = torch.device("cuda", local) if cuda else torch.device("cpu")
+        if self.count > 1 and not dist.is_initialized():
+            dist.init_process_group("nccl" if cuda else "gloo")
+
+    @property
+    def first(self) -> bool:
+        return self.rank == 0
+
+    def average_gradients(self, parameters: list[Tensor]) -> None:
+        """Replace every gradient by its mean over the workers."""
+        grads = [p.grad for p in parameters if p.grad is not None]
+        if self.count == 1 or not grads:
+            return
+        flat = torch.cat([g.flatten() for g in grads])
+        dist.all_reduce(flat)
+        flat /= self.count
+        for g, part in zip(grads, flat.split([g.numel() for g in grads]), strict=True):
+            g.copy_(part.view_as(g))
+
+    def agree(self, value: float) -> float:
+        """The first worker's value."""
+        if self.count == 1:
+            return value
+        shared = torch.tensor([value], dtype=torch.float64, device=self.device)
+        dist.broadcast(shared, 0)
+        return float(shared)
+
+    def close(self) -> None:
+        if self.count > 1 and dist.is_initialized():
+            dist.destroy_process_group()
+
+
 # -------------------------------------------------------------------------- the training
 
 
@@ -261,12 +312,13 @@ def train(c: TrainConfig, *, resume: bool = False) -> Path:
         raise TrainingError(f"{out} already holds a run; give --resume {out} to continue it, or another 'out'")
     if c.device == "cuda" and not torch.cuda.is_available():
         raise TrainingError("no CUDA device here; use device cpu")
-    device = torch.device(("cuda" if torch.cuda.is_available() else "cpu") if c.device == "auto" else c.device)
+    workers = Workers(c.device)
+    device = workers.device
     if device.type == "cpu":
         torch.set_num_threads(c.threads)
         torch.set_flush_denormal(True)
     torch.manual_seed(c.seed)
-    model = build_model(c.model).to(device).to(memory_format=torch.channels_last)
+    model = build_model(c.profile, c.model).to(device).to(memory_format=torch.channels_last)
     average = {k: v.detach().clone() for k, v in model.state_dict().items()}
     optimiser = torch.optim.AdamW(model.parameters(), lr=c.lr, betas=(0.9, 0.99), weight_decay=0.0)
     done, seconds = 0, 0.0
@@ -289,15 +341,21 @@ def train(c: TrainConfig, *, resume: bool = False) -> Path:
             raise TrainingError(f"the weights of {c.start} do not fit 'model': {_reason(e)}") from e
         average = {k: v.detach().clone() for k, v in model.state_dict().items()}
 
-    held, kept = split_pictures(load_pictures(Path(c.data)), c.holdout)
+    held, kept = split_pictures(load_pictures(Path(c.data), progress=workers.first), c.holdout)
+    if not done and not c.start:
+        _, planes, _ = next(batches(kept, seed=c.seed, start=0, batch=4 * c.batch, crop=c.crop))
+        model.calibrate(planes.to(device))
     checks = [x.to(device, memory_format=torch.channels_last) for x in check_crops(held, kept)]
     try:
         out.mkdir(parents=True, exist_ok=True)
-        write_atomically(out / "config.json", lambda p: p.write_text(json.dumps(asdict(c), indent=1) + "\n"))
+        if workers.first:
+            write_atomically(out / "config.json", lambda p: p.write_text(json.dumps(asdict(c), indent=1) + "\n"))
     except OSError as e:
         raise TrainingError(f"cannot write to the run's folder {out}: {e.strerror or e}") from e
 
     def save() -> None:
+        if not workers.first:
+            return
         state = {
             "model": model.state_dict(), "optimiser": optimiser.state_dict(), "average": average,
             "step": done, "seconds": seconds, "config": model.config.to_dict(),
@@ -305,27 +363,33 @@ def train(c: TrainConfig, *, resume: bool = False) -> Path:
         write_atomically(state_path, lambda p: torch.save(state, p))
 
     def report() -> None:
+        if not workers.first:
+            return
         averaged = copy.deepcopy(model)
         averaged.load_state_dict(average)
-        row = {"step": done, "minutes": round(seconds / 60, 2), "samples": done * c.batch, **validate(averaged, checks)}
+        row = {"step": done, "minutes": round(seconds / 60, 2), "samples": done * c.batch * workers.count,
+               **validate(averaged, checks)}  # fmt: skip
         with (out / "log.jsonl").open("a") as f:
             f.write(json.dumps(row) + "\n")
         points = "  ".join(f"{b:.3f}/{d:.2f}" for b, d, _ in row["points"])
         print(f"{done:7d} {seconds / 60:7.1f} min  score {row['score']:+.4f}  bpp/dB {points}", file=sys.stderr)
 
     last_save = last_check = time.monotonic()
+    source = batches(kept, seed=c.seed, start=done, batch=c.batch, crop=c.crop, worker=workers.rank)
     try:
-        for step, planes, rng in batches(kept, seed=c.seed, start=done, batch=c.batch, crop=c.crop):
+        for step, planes, rng in source:
+            seconds = workers.agree(seconds)
             if (c.steps and step >= c.steps) or (c.minutes and seconds >= 60 * c.minutes):
                 break
             begin = time.monotonic()
-            torch.manual_seed(c.seed * 1_000_003 + step)
+            torch.manual_seed((c.seed * 1_000_003 + step) * workers.count + workers.rank)
             planes = planes.to(device, memory_format=torch.channels_last)
             level = torch.from_numpy(rng.uniform(0, model.config.levels - 1, c.batch).astype(np.float32)).to(device)
             with torch.autocast(device.type, torch.bfloat16):
                 loss, shown = rd_loss(model, planes, level)
             optimiser.zero_grad(set_to_none=True)
             loss.backward()
+            workers.average_gradients(list(model.parameters()))
             norm = torch.nn.utils.clip_grad_norm_(model.parameters(), c.clip)
             for group in optimiser.param_groups:
                 group["lr"] = learning_rate(c, step, seconds)
@@ -336,7 +400,7 @@ def train(c: TrainConfig, *, resume: bool = False) -> Path:
                 for k, v in model.state_dict().items():
                     average[k].lerp_(v, 1 - decay)
                 done, seconds = step + 1, seconds + time.monotonic() - begin
-            if step % 100 == 0:
+            if step % 100 == 0 and workers.first:
                 print(f"{step:7d} {seconds / 60:7.1f} min  loss {loss.item():.3f}  bpp {shown['bpp']:.3f} "
                       f"(z {shown['z_bpp']:.4f})  |g| {norm.item():.2f}", file=sys.stderr)  # fmt: skip
             if time.monotonic() - last_check > 60 * c.validate_minutes:
@@ -351,4 +415,5 @@ def train(c: TrainConfig, *, resume: bool = False) -> Path:
         raise
     save()
     report()
+    workers.close()
     return state_path

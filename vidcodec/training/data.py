@@ -1,7 +1,7 @@
 """Training crops: YUV 4:2:0 planes cut from photographs, with a small synthetic part.
 
 Imports torch, numpy and OpenCV only, so that training runs on a bare GPU machine.
-Every crop is a pure function of (seed, step, position), so a resumed run sees the
+Every crop is a pure function of (seed, step, worker, position), so a resumed run sees the
 same data as an uninterrupted one.
 """
 
@@ -129,14 +129,14 @@ def synthetic_crop(rng: np.random.Generator, size: int) -> tuple[np.ndarray, np.
 
 
 def batches(
-    pictures: list[tuple[str, Planes]], *, seed: int, start: int, batch: int, crop: int
+    pictures: list[tuple[str, Planes]], *, seed: int, start: int, batch: int, crop: int, worker: int = 0
 ) -> Iterator[tuple[int, Tensor, np.random.Generator]]:
     """Endless (step, planes (batch, 6, crop/2, crop/2), generator for the step's other choices)."""
     areas = np.array([p.y.size for _, p in pictures], np.float64) ** 0.5
     share = areas / areas.sum()
     step = start
     while True:
-        rng = np.random.default_rng([seed, step])
+        rng = np.random.default_rng([seed, step, worker])
         crops = []
         for i in rng.choice(len(pictures), batch, p=share):
             if rng.random() < SYNTHETIC_SHARE:
