@@ -7,6 +7,7 @@ same data as an uninterrupted one.
 
 from __future__ import annotations
 
+import math
 import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -22,6 +23,7 @@ from vidcodec.errors import TrainingError
 
 PICTURE_SUFFIXES = (".jpg", ".jpeg", ".png")
 SYNTHETIC_SHARE = 0.06
+FLAT = 8.0  # standard deviation of luma code values
 
 
 class Planes(NamedTuple):
@@ -68,11 +70,25 @@ def load_pictures(folder: Path, *, limit: int | None = None, progress: bool = Tr
     return pictures
 
 
+def coded_before(plane: np.ndarray, quality: int) -> np.ndarray:
+    """A plane as JPEG of that quality shows it."""
+    coded = cv2.imencode(".jpg", np.ascontiguousarray(plane), [cv2.IMWRITE_JPEG_QUALITY, quality])[1]
+    return cv2.imdecode(coded, cv2.IMREAD_GRAYSCALE)
+
+
 def photo_crop(rng: np.random.Generator, picture: Planes, size: int) -> tuple[np.ndarray, np.ndarray]:
-    """A random crop, shrunk by up to 2, flipped, with slight changes of contrast and colour."""
+    """A random crop, flipped, with changes of contrast, colour and sharpness.
+
+    Shrunk by up to the whole picture, because small video frames hold whole scenes; or grown
+    by up to 2.5, because video is often softer than photographs: enlarged, denoised, coded before.
+    """
     h, w = picture.y.shape
-    scale = float(rng.uniform(1.0, 2.0)) if rng.random() < 0.5 else 1.0
-    scale = max(min(scale, h / size, w / size), 1.0)
+    kind = rng.random()
+    if kind < 0.6:
+        scale = math.exp(rng.uniform(0.0, math.log(max(1.0, min(h, w) / size))))
+    else:
+        scale = float(rng.uniform(0.4, 1.0)) if kind < 0.75 else 1.0
+    scale = max(min(scale, h / size, w / size), min(scale, 1.0))
     side = round(size * scale / 2) * 2
     y, uv = picture.y, picture.uv
     if min(h, w) < side:  # smaller than a crop: extend by reflection
@@ -85,14 +101,21 @@ def photo_crop(rng: np.random.Generator, picture: Planes, size: int) -> tuple[np
     y = y[top : top + side, left : left + side]
     uv = uv[:, top // 2 : (top + side) // 2, left // 2 : (left + side) // 2]
     if side != size:
-        y = cv2.resize(y, (size, size), interpolation=cv2.INTER_AREA)
-        uv = np.stack([cv2.resize(p, (size // 2, size // 2), interpolation=cv2.INTER_AREA) for p in uv])
+        method = cv2.INTER_AREA if side > size else cv2.INTER_CUBIC
+        y = cv2.resize(y, (size, size), interpolation=method)
+        uv = np.stack([cv2.resize(p, (size // 2, size // 2), interpolation=method) for p in uv])
     if rng.random() < 0.5:
         y, uv = y[:, ::-1], uv[:, :, ::-1]
     if rng.random() < 0.5:
         y, uv = y[::-1], uv[:, ::-1]
     if rng.random() < 0.5:
         y, uv = y.T, uv.transpose(0, 2, 1)
+    if rng.random() < 0.1:
+        sigma = float(rng.uniform(0.4, 1.5))
+        y, uv = cv2.GaussianBlur(y, (0, 0), sigma), np.stack([cv2.GaussianBlur(p, (0, 0), sigma / 2) for p in uv])
+    if rng.random() < 0.2:
+        quality = int(rng.integers(25, 95))
+        y, uv = coded_before(y, quality), np.stack([coded_before(p, quality) for p in uv])
     if rng.random() < 0.3:  # exposure and saturation; dark scenes among them
         gain = rng.uniform(0.15, 0.6) if rng.random() < 0.25 else rng.uniform(0.8, 1.1)
         y = np.clip((y.astype(np.float32) - 16) * gain + 16, 0, 255)
@@ -142,6 +165,9 @@ def batches(
             if rng.random() < SYNTHETIC_SHARE:
                 crops.append(planes_to_tensor(*synthetic_crop(rng, crop)))
             else:
-                crops.append(planes_to_tensor(*photo_crop(rng, pictures[i][1], crop)))
+                y, uv = photo_crop(rng, pictures[i][1], crop)
+                if y.std() < FLAT:  # skies teach little: draw once more
+                    y, uv = photo_crop(rng, pictures[i][1], crop)
+                crops.append(planes_to_tensor(y, uv))
         yield step, torch.stack(crops), rng
         step += 1
