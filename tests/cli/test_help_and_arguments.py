@@ -18,7 +18,10 @@ from vidcodec.cli.arguments import frame_range, frames_per_second, seconds, size
 from vidcodec.cli.encode import ADAPT_HELP
 from vidcodec.codec.presets import ADAPT
 
-COMMANDS = (("encode",), ("decode",), ("info",), ("verify",), ("train",), ("train", "codec"), ("train", "export"))
+COMMANDS = (
+    ("encode",), ("decode",), ("info",), ("verify",), ("evaluate",), ("filter",), ("fetch",), ("train",),
+    ("train", "codec"), ("train", "filter"), ("train", "export"), ("train", "plot"),
+)  # fmt: skip
 
 
 def test_help_imports_nothing_heavy() -> None:

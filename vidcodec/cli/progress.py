@@ -22,6 +22,8 @@ def describe(figures: Figures) -> str:
     parts = []
     if "frames" in figures:
         parts.append(f"{figures['frames']} frame{'s' * (figures['frames'] != 1)}")
+    if "bytes" in figures:
+        parts.append(f"{figures['bytes'] / 1e6:.1f} MB")
     if "bpp" in figures:
         parts.append(f"{figures['bpp']:.4f} bpp")
     if "mse" in figures:
