@@ -3,7 +3,9 @@
     VidcodecError
     ├── InputError              the source cannot be used
     │   ├── NoVideoError            no video stream, or no frame in the range asked for
-    │   └── UnsupportedInputError   a size or format beyond what the codec takes
+    │   ├── UnsupportedInputError   a size or format beyond what the codec takes
+    │   └── FetchError              a test sequence cannot be downloaded, or is not what it should be
+    │       └── UnreachableError        its server does not answer
     ├── BitstreamError          a .vdc file cannot be read
     │   ├── NotABitstreamError      not a vidcodec file at all
     │   ├── UnsupportedVersionError written by a newer version
@@ -14,6 +16,7 @@
     │   └── ModelMismatchError      not the weights the file was made with
     ├── OutputError             the result cannot be written
     ├── RateControlError        the asked-for rate or quality cannot be reached
+    ├── CodecUnavailableError   a codec to compare with is not on this machine
     └── TrainingError           a training run cannot start or go on
 
 The message says what to do. `exit_code` is what the command line returns.
@@ -40,6 +43,14 @@ class NoVideoError(InputError):
 
 class UnsupportedInputError(InputError):
     """A size or format beyond what the codec takes."""
+
+
+class FetchError(InputError):
+    """A test sequence cannot be downloaded, or is not what it should be."""
+
+
+class UnreachableError(FetchError):
+    """The server of a test sequence does not answer."""
 
 
 class BitstreamError(VidcodecError):
@@ -88,6 +99,10 @@ class RateControlError(VidcodecError):
     """The asked-for rate or quality cannot be reached."""
 
     exit_code = 7
+
+
+class CodecUnavailableError(VidcodecError):
+    """A codec to compare with is not on this machine."""
 
 
 class TrainingError(VidcodecError):

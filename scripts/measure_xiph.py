@@ -1,0 +1,79 @@
+"""Our codec, plain and adapted, against the codecs people use, on four CIF sequences of Xiph's.
+
+    python scripts/measure_xiph.py --data DIR
+
+DIR holds akiyo, foreman, coastguard and container (any file whose name begins so); without --data they come from the
+cache of `vidcodec fetch xiph-cif`. With the default of 120 finetuning steps it is meant for less than an hour on two
+cores; a run that was stopped goes on where it was. Writes results/NAME.json, .md and a figure per sequence.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from _evaluating import comparison_rows, ours, parser, point_rows, publish, run
+from _measuring import numbers, table
+
+from vidcodec.evaluation.plots import rd_curves
+from vidcodec.evaluation.results import Results
+
+SEQUENCES = ("akiyo", "foreman", "coastguard", "container")
+RIVALS = ("x264:intra", "x264:inter", "x265:intra", "x265:inter", "svtav1:intra", "svtav1:inter", "webp", "jpeg")
+ANCHOR = "x265:intra"
+QPS = [22.0, 27.0, 32.0, 37.0, 42.0]
+
+
+def arguments() -> argparse.Namespace:
+    p = parser(__doc__, "xiph")
+    p.add_argument("--data", type=Path, metavar="DIR", help="where the sequences are")
+    p.add_argument("--sequences", default=",".join(SEQUENCES), metavar="NAME,NAME", help="default: %(default)s")
+    p.add_argument("--qualities", type=numbers, default=[30, 50, 70, 85, 100], metavar="Q,Q", help="of our codec")
+    p.add_argument("--qps", type=numbers, default=QPS, metavar="QP,QP", help="of the others (default: 22,27,32,37,42)")
+    p.add_argument("--steps", type=int, default=120, help="of finetuning (default: %(default)s)")
+    p.add_argument("--rivals", default=",".join(RIVALS), metavar="LIST", help="as vidcodec evaluate takes them")
+    return p.parse_args()
+
+
+def find(data: Path | None, sequence: str) -> Path | str:
+    """The file of a sequence, or its name in the set that `vidcodec fetch` brings. SystemExit when there is none."""
+    if data is None:
+        return f"xiph-cif/{sequence}"
+    found = sorted(path for path in data.iterdir() if path.is_file() and path.name.startswith(sequence))
+    if not found:
+        raise SystemExit(f"{data} has no file whose name begins with {sequence}")
+    return found[0]
+
+
+def codecs(args: argparse.Namespace) -> str:
+    """All of them, ours first."""
+    plain = ours(args, "vidcodec plain", args.qualities, adapt="none")
+    return ",".join([plain, ours(args, "vidcodec adapted", args.qualities, steps=args.steps), args.rivals])
+
+
+def markdown(results: Results, args: argparse.Namespace) -> str:
+    """Tables and remarks."""
+    remarks = (
+        f"BD-rate / BD-PSNR against {results.anchor} on PSNR-YUV (6:1:1), Akima; below zero per cent: fewer bits. "
+        "N/A: the curves share less than half of the shorter one's range, or have fewer than four rising points. Bits: "
+        "whole files for ours, WebP and JPEG, bare packets for the others. PSNR in dB, errors averaged over frames "
+        f"before the logarithm, on decoded files. Adapted: {args.steps} finetuning steps. Times are of one thread each."
+    )
+    notes = [f"- {c.clip}, {c.codec}: {c.note}" for c in results.comparisons if c.note]
+    figures = [f"![{clip.name}]({args.name}-{clip.name}.png)" for clip in results.clips]
+    parts = [table(*comparison_rows(results.comparisons)), remarks, "\n".join(notes), "\n".join(figures)]
+    return "\n\n".join([*filter(None, parts), table(*point_rows(results.points), left=2)])
+
+
+def main() -> None:
+    args = arguments()
+    clips = [find(args.data, sequence) for sequence in args.sequences.split(",")]
+    anchor = ANCHOR if ANCHOR in args.rivals.split(",") else None
+    results = run(args, clips, codecs(args), qps=args.qps, anchor=anchor)
+    for clip in results.clips:
+        rd_curves(results, clip.name, args.results / f"{args.name}-{clip.name}")
+    publish(args, __doc__.partition("\n\n")[0], {"xiph": results}, markdown(results, args))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,138 @@
+"""One step of one point in a process of its own: `python -m vidcodec.evaluation.worker JOB.json`.
+
+A process of its own, so that its peak memory is this step's, and an encoder that crashes takes nothing else along.
+The job names a step ('encode' or 'measure'), the outcome is written to the file it names; see `Job`. The process ends
+when its standard input closes: none outlives the evaluation that started it.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import signal
+import sys
+import tempfile
+import threading
+import time
+from contextlib import closing
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from vidcodec.errors import VidcodecError
+from vidcodec.evaluation.codec import Codec, Source, exactly
+from vidcodec.evaluation.results import write_whole
+from vidcodec.evaluation.rivals import parse_codec
+
+
+@dataclass(frozen=True)
+class Job:
+    """What a worker is told. source, count: the lossless frames. folder: where coded files are, or go."""
+
+    step: str
+    spec: str
+    rate_point: float
+    source: str
+    count: int
+    folder: str
+    files: list[str]
+    outcome: str
+    threads: int
+
+    def write(self, path: Path) -> None:
+        """Into a file for `main`."""
+        write_whole(path, json.dumps(asdict(self)))
+
+
+def main(path: Path) -> None:
+    """Do the job in a file; the outcome has 'error' where it failed on purpose."""
+    job = Job(**json.loads(path.read_text()))
+    try:
+        outcome = run(job)
+    except VidcodecError as error:
+        outcome = {"error": f"{type(error).__name__}: {error}"}
+    write_whole(Path(job.outcome), json.dumps(outcome, allow_nan=False))
+
+
+def run(job: Job) -> dict[str, Any]:
+    """The outcome of a step. Raises VidcodecError."""
+    codec = parse_codec(job.spec).codec
+    assert isinstance(codec, Codec)
+    source = Source.open(Path(job.source), job.count)
+    codec.prepare()
+    if "torch" in sys.modules:
+        sys.modules["torch"].set_num_threads(job.threads)
+    return encode(job, codec, source) if job.step == "encode" else measure(job, codec, source)
+
+
+def encode(job: Job, codec: Codec, source: Source) -> dict[str, Any]:
+    """Code the frames; sizes, times and what the codec tells."""
+    start = time.perf_counter()
+    encoded = codec.encode(source, job.rate_point, Path(job.folder))
+    seconds = time.perf_counter() - start
+    memory = peak_memory()
+    return {
+        "files": [file.name for file in encoded.files], "rate_bytes": encoded.rate_bytes,
+        "file_bytes": sum(file.stat().st_size for file in encoded.files), "frame_bits": encoded.frame_bits,
+        "details": plain({**encoded.details, **codec.inspect(encoded.files)}), "notes": encoded.notes,
+        "seconds": seconds, "memory": memory,
+    }  # fmt: skip
+
+
+def measure(job: Job, codec: Codec, source: Source) -> dict[str, Any]:
+    """Decode the files into a spool, and compare that with the source."""
+    from vidcodec.video import FrameSpool
+
+    files = [Path(job.folder, file) for file in job.files]
+    with closing(FrameSpool(source.format, tempfile.gettempdir())) as frames:
+        start = time.perf_counter()
+        for frame in exactly(source.count, codec.decode(files, source.format), job.spec):
+            frames.append(frame)
+        seconds = time.perf_counter() - start
+        memory = peak_memory()
+        from vidcodec.evaluation.metrics import measure as compare  # its libraries are not the decoder's memory
+
+        found = compare(source.frames(), frames, source.format)
+    return {"quality": found.quality, "frame_psnr": found.frame_psnr, "notes": found.notes,
+            "seconds": seconds, "memory": memory}  # fmt: skip
+
+
+def peak_memory() -> int:
+    """The most bytes this process, or one it ran, ever had in memory."""
+    own = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    # Linux carries getrusage's maximum over from the process that started this one; its status file does not.
+    try:
+        lines = Path("/proc/self/status").read_text().splitlines()
+        own = next(int(line.split()[1]) for line in lines if line.startswith("VmHWM:"))
+    except (OSError, StopIteration):
+        pass
+    unit = 1 if sys.platform == "darwin" else 1024
+    return unit * max(own, resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)
+
+
+def plain(value: Any) -> Any:
+    """A value as JSON has it: numbers that are not finite become null."""
+    if isinstance(value, dict):
+        return {str(k): plain(v) for k, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(v) for v in value]
+    if hasattr(value, "item"):  # a number of numpy's or torch's
+        value = value.item()
+    if isinstance(value, float):
+        return value if value - value == 0 else None
+    return value if value is None or isinstance(value, bool | int | str) else str(value)
+
+
+def end_with_parent() -> None:
+    """Wait for the end of standard input, then end this process at once, and what it runs."""
+    while os.read(0, 1):
+        pass
+    if os.getpgrp() == os.getpid():
+        os.killpg(os.getpid(), signal.SIGKILL)
+    os._exit(1)
+
+
+if __name__ == "__main__":
+    threading.Thread(target=end_with_parent, daemon=True).start()
+    main(Path(sys.argv[1]))
