@@ -126,7 +126,7 @@ def test_incomplete_files_are_told(tmp_path: Path, text: str, said: str) -> None
 
 @pytest.mark.parametrize(
     "model",
-    [{"nosuch": 1}, {"latent": 10}, {"blocks": "x"}, {"widths": 3}, {"widths": [1, 2]}, {"latent": "a"}, {"latent": -3}],
+    [{"nosuch": 1}, {"latent": 10}, {"latent": "a"}, {"latent": -3}, {"blocks": "x"}, {"widths": 3}],
     ids=str,
 )
 def test_bad_networks_are_told(config: TrainConfig, model: dict[str, object]) -> None:

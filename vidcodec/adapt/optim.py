@@ -30,7 +30,7 @@ class UpdateOptimiser(Protocol):
 
 def is_vector(name: str) -> bool:
     """Biases and rate-level vectors: few numbers that act on whole channels."""
-    return name.endswith((".bias", ".table"))
+    return name.endswith((".bias", ".table", ".multiplier"))
 
 
 class SparseMomentum:

@@ -75,13 +75,13 @@ class ShowVersion(argparse.Action):
 
 def build_parser() -> Parser:
     """The whole command line."""
-    from vidcodec.cli import decode, encode, info, train, verify
+    from vidcodec.cli import decode, encode, evaluate, fetch, filter, info, train, verify
 
     parser = Parser(prog="vidcodec", description=DESCRIPTION, epilog=EPILOG)
     parser.add_argument("--version", action=ShowVersion, nargs=0, help="print the version")
     parser.add_argument("--debug", action="store_true", help="show the traceback of unexpected errors")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", dest="command")
-    for module in (encode, decode, info, verify, train):
+    for module in (encode, decode, info, verify, filter, train, fetch, evaluate):
         module.add_parser(commands)
     return parser
 

@@ -12,15 +12,19 @@ from typing import Any
 
 from vidcodec.cli.arguments import add_general_options, check_output
 from vidcodec.cli.parser import UsageError
-from vidcodec.errors import TrainingError
+from vidcodec.errors import OutputError, TrainingError
 
 EPILOG = """\
 examples:
   vidcodec train codec --config run.json               train; the folder 'out' of run.json holds the state
   vidcodec train codec --resume runs/a                 go on after a stop
   vidcodec train codec --resume runs/a --export msp.safetensors
+  vidcodec train filter --config filter.json           train the post-filter
   vidcodec train export runs/a -o msp.safetensors      the averaged weights of a run, finished or not
+  vidcodec train plot runs/a -o curve.png              its curve, and what more time would bring
+  torchrun --nproc-per-node 4 -m vidcodec train codec --config run.json
 """
+KEPT = "the run keeps its last saved state: go on with --resume and its folder"
 
 
 def add_parser(subparsers: Any) -> None:
@@ -47,9 +51,25 @@ def add_parser(subparsers: Any) -> None:
         "--export", type=Path, metavar="FILE.safetensors", help="at the end write the averaged weights to it"
     )
     _add_overwrite(codec)
-    codec.set_defaults(
-        run=run, parser=codec, interrupted="the run keeps its last saved state: go on with --resume and its folder"
+    codec.set_defaults(run=run, parser=codec, interrupted=KEPT)
+
+    post = what.add_parser(
+        "filter", help="train the post-filter of conventional codecs", epilog=EPILOG,
+        description="Make training pairs with x264, x265 and SVT-AV1 where there are none yet, then train, or go on "
+        "with a run.",
+    )  # fmt: skip
+    post.add_argument(
+        "--config", type=Path, metavar="FILE", help="JSON with the fields of vidcodec.training.filter.FilterTrainConfig"
     )
+    post.add_argument(
+        "--resume", type=Path, metavar="DIR",
+        help="go on with the run in DIR, with its own configuration unless --config is given",
+    )  # fmt: skip
+    post.add_argument(
+        "--export", type=Path, metavar="FILE.safetensors", help="at the end write the averaged weights to it"
+    )
+    _add_overwrite(post)
+    post.set_defaults(run=run_filter, parser=post, interrupted=KEPT)
 
     export = what.add_parser(
         "export", help="write the averaged weights of a run", epilog=EPILOG,
@@ -62,20 +82,49 @@ def add_parser(subparsers: Any) -> None:
     _add_overwrite(export)
     export.set_defaults(run=run_export, parser=export, interrupted="nothing was written")
 
+    plot = what.add_parser(
+        "plot", help="draw the curve of a run", epilog=EPILOG,
+        description="Draw a run's validations, and extrapolate them by a power law to another day at the same pace.",
+    )  # fmt: skip
+    plot.add_argument("folder", type=Path, metavar="DIR", help="the run's folder")
+    plot.add_argument("-o", "--output", type=Path, required=True, metavar="OUT.png", help=".png, .svg or .pdf")
+    _add_overwrite(plot)
+    plot.set_defaults(run=run_plot, parser=plot, interrupted="nothing was written")
+
 
 def _add_overwrite(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--overwrite", "-y", action="store_true", help="replace an existing .safetensors file")
+    parser.add_argument("--overwrite", "-y", action="store_true", help="replace an existing file")
     add_general_options(parser)
 
 
-def run(args: argparse.Namespace) -> int:
-    """Train or go on."""
+def _check_run(args: argparse.Namespace) -> None:
+    """Raise for a run that can neither start nor go on, or whose weights could not be exported."""
     if args.config is None and args.resume is None:
         raise UsageError("give --config FILE to start a run, or --resume DIR to go on with one")
     if args.export:
         check_output(args.export, overwrite=args.overwrite, suffix=".safetensors")
     if args.resume and not (args.resume / "state.pt").is_file():
         raise TrainingError(f"{args.resume} holds no run to resume (no state.pt): start one with --config FILE")
+
+
+def run_filter(args: argparse.Namespace) -> int:
+    """Train the post-filter or go on."""
+    _check_run(args)
+    from vidcodec.training.filter import FilterTrainConfig, train_filter
+
+    config = FilterTrainConfig.from_file(args.config or args.resume / "config.json")
+    if args.resume:
+        config = dataclasses.replace(config, out=str(args.resume))
+    state = train_filter(config, resume=args.resume is not None)
+    print(f"trained: {state}")
+    if args.export:
+        export_run(state.parent, args.export)
+    return 0
+
+
+def run(args: argparse.Namespace) -> int:
+    """Train or go on."""
+    _check_run(args)
     from vidcodec.training.codec import TrainConfig, train
 
     config = TrainConfig.from_file(args.config or args.resume / "config.json")
@@ -95,6 +144,23 @@ def run_export(args: argparse.Namespace) -> int:
     return 0
 
 
+def run_plot(args: argparse.Namespace) -> int:
+    """Draw the curve of a run."""
+    check_output(args.output, overwrite=args.overwrite)
+    if args.output.suffix.lower() not in (".png", ".svg", ".pdf"):
+        raise OutputError(f"{args.output}: a plot is a .png, .svg or .pdf file")
+    from vidcodec.training.curve import fit_trend, plot_curve, read_curve
+
+    curve = read_curve(args.folder)
+    plot_curve(curve, args.output, title=args.folder.name)
+    now = float(curve.minutes[-1])
+    print(f"{args.output}: {now:.0f} minutes, {curve.samples[-1]:.0f} crops, score {curve.score[-1]:+.4f}")
+    if trend := fit_trend(curve):
+        saving = trend.saving(now, now + 24 * 60)
+        print(f"power law: another 24 hours at this pace would take {saving:.1%} off the R-D cost")
+    return 0
+
+
 def export_run(folder: Path, output: Path) -> None:
     """Write the averaged weights of a run; raises TrainingError when it cannot be read."""
     path = folder / "state.pt"
@@ -107,6 +173,12 @@ def export_run(folder: Path, output: Path) -> None:
     from vidcodec.training.codec import load_state
 
     state = load_state(path, torch.device("cpu"))
+    if isinstance(state["config"], dict) and "profile" in state["config"]:
+        from vidcodec.training.filter import export_filter
+
+        step, digest = export_filter(folder, output)
+        print(f"{output}: step {step}, filter {digest.hex()}")
+        return
     try:
         model = Msp(MspConfig.from_dict(state["config"]))
         model.load_state_dict(state["average"])

@@ -1,0 +1,54 @@
+"""A tiny filter with random weights, and short clips coded on the spot."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from filter_support import write_clip
+
+from vidcodec.postfilter.checkpoint import load_filter, save_filter
+from vidcodec.postfilter.encode import FilterEncodeOptions, encode_source
+from vidcodec.postfilter.network import Filter, FilterConfig
+
+
+@pytest.fixture(scope="session")
+def filter_weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A filter that changes pictures a little: smoothing towards the neighbours, and noise in its weights."""
+    torch.manual_seed(4)
+    network = Filter(FilterConfig(8, 1))
+    with torch.no_grad():
+        network.blocks[0].second.weight.normal_(0, 0.05)  # type: ignore[union-attr, operator]
+        network.tail.weight.normal_(0, 0.02)
+    path = tmp_path_factory.mktemp("filter") / "tiny.safetensors"
+    save_filter(network, path)
+    return path
+
+
+@pytest.fixture
+def tiny_filter(filter_weights: Path) -> Filter:
+    return load_filter(weights=filter_weights)[0]
+
+
+@pytest.fixture(scope="session")
+def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """8 pictures of 96x64 with sound."""
+    return write_clip(tmp_path_factory.mktemp("source") / "source.mkv", 8, audio=True)
+
+
+@pytest.fixture(scope="session")
+def coded(source: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, str], Path]:
+    """coded(codec, suffix): the source, coded."""
+    made: dict[tuple[str, str], Path] = {}
+
+    def make(codec: str, suffix: str) -> Path:
+        if (codec, suffix) not in made:
+            path = tmp_path_factory.mktemp("coded") / f"{codec}{suffix}"
+            rate = {"crf": 50.0} if codec == "svtav1" else {"qp": 36}
+            encode_source(source, path, FilterEncodeOptions(codec=codec, **rate), [], lambda *_: None)  # type: ignore[arg-type]
+            made[codec, suffix] = path
+        return made[codec, suffix]
+
+    return make
