@@ -370,7 +370,8 @@ def coding_key(clip: Path, options: EncodeOptions, frames: int | None) -> Point:
     fps = options.sampling.rate
     return {
         "clip": clip.name, "clip_digest": digest_of(clip), "weights_digest": weights_digest(options.weights),
-        "adapt": options.adapt, "quality": options.quality, "fps": None if fps is None else str(fps),
+        "adapt": options.adapt, "preset": options.preset, "refine": options.refine, "quantizer": options.quantizer,
+        "refine_steps": options.refine_steps, "quality": options.quality, "fps": None if fps is None else str(fps),
         "max_frames": frames, "steps": options.finetuning_steps,
         "max_minutes": None if math.isinf(options.max_minutes) or options.adapt == "none" else options.max_minutes,
         "seed": options.seed, "update_prior": options.update_prior if options.adapt != "none" else None,

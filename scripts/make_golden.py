@@ -49,7 +49,9 @@ def main() -> None:
             y = 128 + 60 * np.sin((columns + 5 * i) / 6) + 30 * np.cos(rows / 4) + rng.normal(0, 3, rows.shape)
             uv = rng.integers(100, 150, (2, 17, 25)).astype(np.uint8)
             writer.write(Frame(np.clip(y, 0, 255).astype(np.uint8), uv, 500 * i))
-    options = EncodeOptions(sampling=Sampling(fps=None), weights=weights, steps=30, quality=60)
+    options = EncodeOptions(
+        sampling=Sampling(fps=None), weights=weights, steps=30, quality=60, quantizer="uniform", refine="none"
+    )
     result = encode_video(clip, GOLDEN / "clip.vdc", options)
     clip.unlink()
     with VideoDecoder(GOLDEN / "clip.vdc", weights=weights, device="cpu") as decoder:

@@ -52,8 +52,8 @@ def arguments() -> argparse.Namespace:
 class CountedLog(SymbolLog):
     """A symbol log that also hashes and counts all symbols of a frame."""
 
-    def add(self, symbols: np.ndarray, index: np.ndarray, *, of_z: bool) -> None:
-        super().add(symbols, index, of_z=of_z)
+    def add(self, symbols: np.ndarray, index: np.ndarray, bits: float, *, of_z: bool) -> None:
+        super().add(symbols, index, bits, of_z=of_z)
         self.__dict__.setdefault("sha", hashlib.sha256()).update(symbols.astype("<i4").tobytes())
         self.__dict__["sha"].update(index.astype(np.uint8).tobytes())
         self.__dict__["count"] = self.__dict__.get("count", 0) + symbols.size

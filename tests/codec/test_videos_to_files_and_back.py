@@ -26,7 +26,10 @@ EVERY_FRAME = Sampling(fps=None)
 
 @pytest.fixture(scope="module")
 def options(tiny_weights: Path) -> EncodeOptions:
-    return EncodeOptions(sampling=EVERY_FRAME, weights=tiny_weights, steps=5, adapt="none", quality=60, device="cpu")
+    return EncodeOptions(
+        sampling=EVERY_FRAME, weights=tiny_weights, steps=5, adapt="none", quality=60, device="cpu",
+        quantizer="uniform", refine="none",
+    )  # fmt: skip
 
 
 def read(path: Path) -> list[Frame]:
@@ -74,7 +77,7 @@ def test_files_decode_to_what_the_encoder_saw(
         assert result.update_size == 0
 
 
-@pytest.mark.parametrize("prior", ["adaptive", "spike-slab"])
+@pytest.mark.parametrize("prior", ["adaptive", "spike-slab", "no-rate", "no-quantisation"])
 def test_updates_reach_the_decoder(
     make_clip: Callable[..., Path], options: EncodeOptions, tiny_weights: Path, tmp_path: Path, prior: str,
     monkeypatch: pytest.MonkeyPatch,

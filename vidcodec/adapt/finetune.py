@@ -56,6 +56,7 @@ class FinetuneConfig:
     encoder_lr: of Adam, in weight units. vector_lr, matrix_lr, damping: of SparseMomentum, the
         first two in grid steps. adam_lr: of the update under a prior that is a term of the
         loss, in grid steps.
+    quantise: round updates at every step of training; without it, only at its end (an ablation).
     dither: width of d, the weights' own offsets on the grid, below 1. Without it weights that
         the gradient moves alike change at the same instant, and their sum overshoots.
     vector_share: the part of the steps before matrices may move too.
@@ -71,6 +72,7 @@ class FinetuneConfig:
     vector_lr: float = 0.1
     matrix_lr: float = 0.005
     damping: float = 0.1
+    quantise: bool = True
     dither: float = 0.9
     adam_lr: float = 0.0128
     vector_share: float = 0.4
@@ -160,10 +162,9 @@ class Finetuner:
     def parameters(self) -> dict[str, Tensor]:
         """base + round(u + dither) * 2^-k, differentiable in u."""
         limit = float(MAX_STEPS)
-        return {
-            n: self.base[n] + ste_round((u + self.dither[n]).clamp(-limit, limit)) * 2.0 ** -self.exponents[n]
-            for n, u in self.u.items()
-        }
+        steps = {n: (u + self.dither[n]).clamp(-limit, limit) if self.c.quantise else u for n, u in self.u.items()}
+        on_grid = ste_round if self.c.quantise else Tensor.clone
+        return {n: self.base[n] + on_grid(x) * 2.0 ** -self.exponents[n] for n, x in steps.items()}
 
     def update(self) -> Update:
         tensors = {}

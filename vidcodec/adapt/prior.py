@@ -118,3 +118,18 @@ class AdaptivePrior(UpdatePrior):
 
     def encode(self, update: Update, model: nn.Module) -> bytes:
         return coder.encode_update(update, model, coder.ADAPTIVE)
+
+
+class UnchargedPrior(AdaptivePrior):
+    """No rate term in training, the adaptive coder afterwards: what an ablation takes away."""
+
+    name = "no-rate"
+
+    def slope(self, name: str, x: Tensor) -> Tensor:
+        return torch.zeros_like(x)
+
+
+def update_prior(name: str) -> UpdatePrior:
+    """The prior a user names; 'no-quantisation' is the adaptive one (see `FinetuneConfig.quantise`)."""
+    priors = {"spike-slab": SpikeSlabPrior, "no-rate": UnchargedPrior}
+    return priors.get(name, AdaptivePrior)()  # type: ignore[abstract]

@@ -22,7 +22,7 @@ from vidcodec.cli.arguments import (
     whole,
 )
 from vidcodec.cli.progress import Progress
-from vidcodec.codec.presets import ADAPT, PRESETS, UPDATE_PRIORS
+from vidcodec.codec.presets import ADAPT, PRESETS, QUANTIZERS, REFINE, UPDATE_PRIORS
 
 if TYPE_CHECKING:
     from vidcodec.codec.encode import EncodeResult
@@ -32,6 +32,16 @@ ADAPT_HELP = {
     "encoder": "only the encoder: nothing is sent, decoding stays as it is",
     "decoder": "only what the decoder uses",
     "full": "both",
+}
+REFINE_HELP = {
+    "none": "latents as the encoder gives them",
+    "lof": "greedy search for better ones",
+    "sga": "stochastic annealing of them, slower",
+}
+QUANTIZER_HELP = {
+    "uniform": "plain rounding",
+    "rdoq": "rounding that weighs bits against error",
+    "trellis": "trellis-coded, or rdoq where that costs less",
 }
 PRESETS_HELP = "presets:\n" + "\n".join(f"  {name:8} {preset.cost}" for name, preset in PRESETS.items())
 EPILOG = f"""\
@@ -43,6 +53,8 @@ examples:
   vidcodec encode cam.mkv -o cam.vdc --keyframes --target-size 3MB
   vidcodec encode cam.mkv -o cam.vdc --target-psnr 36 --preset slow --max-time 15
   vidcodec encode still.png -o still.vdc --quality 80 --adapt none
+  vidcodec encode still.png -o still.vdc --adapt none --preset best     only the latents are refined
+  vidcodec encode talk.mp4 -o t.vdc --refine none --quantizer rdoq      quick, and a little smaller than uniform
   vidcodec encode talk.mp4 -o t.vdc --json | jq -c 'select(.event == "result")'
 """
 
@@ -95,7 +107,7 @@ def add_parser(subparsers: Any) -> None:
     )  # fmt: skip
     work.add_argument(
         "--max-time", type=number(0, above=True), default=math.inf, metavar="MIN",
-        help="spend at most so many minutes adapting (default: what the preset takes)",
+        help="spend at most so many minutes adapting and refining (default: what the preset takes)",
     )  # fmt: skip
     scopes = "; ".join(f"{name}: {what}" for name, what in ADAPT_HELP.items())
     work.add_argument(
@@ -104,11 +116,19 @@ def add_parser(subparsers: Any) -> None:
     )  # fmt: skip
     work.add_argument(
         "--update-prior", choices=UPDATE_PRIORS, default="adaptive",
-        help="how the model update is coded; spike-slab is the literature's, for comparison (default: %(default)s)",
+        help="how the model update is charged and coded; others are there to compare with (default: %(default)s)",
     )  # fmt: skip
+    methods = "; ".join(f"{name}: {what}" for name, what in REFINE_HELP.items())
+    work.add_argument(
+        "--refine", choices=REFINE, help=f"how every frame's latents are refined ({methods}; default: the preset's)"
+    )
+    kinds = "; ".join(f"{name}: {what}" for name, what in QUANTIZER_HELP.items())
+    work.add_argument(
+        "--quantizer", choices=QUANTIZERS, help=f"how latents become symbols ({kinds}; default: the preset's)"
+    )
     work.add_argument(
         "--seed", type=whole(0, (1 << 31) - 1), default=0, metavar="N",
-        help="of the random choices while adapting (default: %(default)s)",
+        help="of the random choices while adapting and refining (default: %(default)s)",
     )  # fmt: skip
 
     model = parser.add_argument_group("model and machine")
@@ -145,6 +165,8 @@ def run(args: argparse.Namespace) -> int:
             max_minutes=args.max_time,
             adapt=args.adapt,
             update_prior=args.update_prior,
+            refine=args.refine,
+            quantizer=args.quantizer,
             model=args.model,
             weights=args.weights,
             device=args.device,

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from vidcodec.cli import console
 from vidcodec.cli.arguments import add_general_options, add_model_options, check_input, use_threads
 from vidcodec.cli.progress import Progress
-from vidcodec.errors import BitstreamError, CorruptBitstreamError, VidcodecError
+from vidcodec.errors import BitstreamError, CorruptBitstreamError, UnsupportedVersionError, VidcodecError
 
 if TYPE_CHECKING:
     from vidcodec.bitstream import BitstreamReader
@@ -87,7 +87,7 @@ def describe(reader: BitstreamReader, path: Path) -> dict[str, Any]:
         "chroma_location": h.chroma_location, "sample_aspect": str(h.sample_aspect), "rotation": h.rotation,
         "time_base": str(h.time_base), "frame_rate": None if h.frame_rate is None else str(h.frame_rate),
         "model": h.model, "model_digest": h.model_digest.hex(), "bank_digest": h.bank_digest.hex(),
-        "arithmetic": h.arithmetic, "quantizer": h.quantizer, "rate_level": h.level / 256,
+        "arithmetic": h.arithmetic, "quantizer": quantizer(h.quantizer), "rate_level": h.level / 256,
         "bpp": 8 * size / (h.width * h.height * h.frame_count) if h.frame_count else 0.0,
         "sizes": dict(reader.sizes), "update_count": h.update_count,
         "updates": [
@@ -97,6 +97,17 @@ def describe(reader: BitstreamReader, path: Path) -> dict[str, Any]:
         ],
         "frames": frames, "problems": list(reader.problems), "notes": [],
     }  # fmt: skip
+
+
+def quantizer(code: int) -> dict[str, Any]:
+    """What the header's byte says; its kind is 'unknown' in files of a later version."""
+    from vidcodec.quantize.quantizer import UNIT, Quantizer
+
+    try:
+        q = Quantizer.from_code(code)
+    except UnsupportedVersionError:
+        return {"code": code, "kind": "unknown"}
+    return {"code": code, "kind": q.kind, "table_set": q.table_set, "step": q.step / UNIT}
 
 
 def _add_tensors(facts: dict[str, Any], reader: BitstreamReader, args: argparse.Namespace) -> None:
@@ -153,6 +164,7 @@ def report(f: dict[str, Any]) -> str:
                 ("colour", f"matrix {f['matrix']}, primaries {f['primaries']}, transfer {f['transfer']} (H.273), "
                  f"{full} range, sample aspect {f['sample_aspect']}"),
                 ("model", f"{f['model']} at rate level {f['rate_level']:g}, weights {f['model_digest']}"),
+                ("quantiser", _quantizer(f["quantizer"])),
                 ("coding", f"format {f['format_version']}, arithmetic {f['arithmetic']}, tables {f['bank_digest']}"),
             ]
         ),
@@ -167,6 +179,12 @@ def report(f: dict[str, Any]) -> str:
     if f["frames"]:
         lines += ["frames", _frames(f["frames"])]
     return "\n".join(lines)
+
+
+def _quantizer(q: dict[str, Any]) -> str:
+    if q["kind"] == "unknown":
+        return f"number {q['code']}, not known to this vidcodec"
+    return f"{q['kind']}, tables {q['table_set']}, step {q['step']:.3g} of the model's"
 
 
 def _tensors(tensors: list[dict[str, Any]]) -> str:

@@ -11,9 +11,10 @@ import torch.nn.functional as F
 from compressai.models import MeanScaleHyperprior, ScaleHyperprior
 from torch import Tensor
 
-from vidcodec.codec.pictures import SYMBOL_LIMIT, CodedPicture, SymbolLog, SymbolReader, SymbolWriter
+from vidcodec.codec.pictures import CodedPicture, SymbolLog, SymbolReader, SymbolWriter
 from vidcodec.errors import UnsupportedInputError
 from vidcodec.models.compressai_models import ExactHyperScales, choose_z_tables, parse_z_tables
+from vidcodec.quantize.quantizer import SYMBOL_LIMIT
 from vidcodec.video.colour import LUMA_WEIGHTS
 
 # ------------------------------------------------------------------------------- colour
@@ -145,12 +146,11 @@ class CompressAIPictureCodec:
         """Planes (1, 6, height/2, width/2) and the log of symbols; the caller checks its crc.
 
         Raises ValueError for a size that is no multiple of 64, CorruptBitstreamError for a
-        payload that asks for too many symbols.
+        payload that ends before its symbols.
         """
         self._check_size(height, width)
         z_shape = (1, self.model.N, height // 64, width // 64)
-        y_size = self.model.M * (height // 16) * (width // 16)
-        reader = SymbolReader(payload, capacity=y_size + self.model.N * z_shape[2] * z_shape[3])
+        reader = SymbolReader(payload)
         z_index = self.z_index.expand(z_shape)
         z_hat = reader.get(z_index, z_index > 0, of_z=True)
         index = self.scales.index(z_hat)

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from vidcodec.adapt.decisions import Decisions
 from vidcodec.bitstream import BitstreamReader, Header
 from vidcodec.codec.models import BaseModel, check_arithmetic, load_for_stream, pick_device
 from vidcodec.codec.pictures import PictureCodec, SymbolLog, check_symbols
@@ -14,6 +15,7 @@ from vidcodec.codec.planes import padded_size, planes_to_frame
 from vidcodec.entropy.bank import bank
 from vidcodec.entropy.exact import ARITHMETIC_VERSION
 from vidcodec.errors import BitstreamError, CorruptBitstreamError
+from vidcodec.quantize.quantizer import Quantizer
 from vidcodec.video import ColourTags, Frame, VideoFormat, open_writer
 
 
@@ -37,6 +39,7 @@ class VideoDecoder:
             h = self.header = self.reader.header
             check_arithmetic(h.arithmetic, h.bank_digest, ARITHMETIC_VERSION, bank().digest)
             self.format = video_format(h)
+            self.decisions = Decisions(Quantizer.from_code(h.quantizer))
             self.base: BaseModel = load_for_stream(h.model, h.model_digest, weights, pick_device(device))
         except BaseException:
             self.reader.close()
@@ -60,7 +63,8 @@ class VideoDecoder:
         key = update.first_frame if update else -1
         if key not in self._codecs:
             model = self.base.updated(update.payload) if update else self.base
-            self._codecs = {key: model.picture_codec(self.header.level, self.format, self.header.extra)}
+            h = self.header
+            self._codecs = {key: model.picture_codec(h.level, self.format, h.extra, self.decisions)}
         return self._codecs[key]
 
     def frame(self, index: int) -> tuple[Frame, SymbolLog]:

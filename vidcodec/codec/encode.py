@@ -2,33 +2,40 @@
 
     frames      sampled I-frames, spooled to disk
     level       the rate level that meets the request
-    adapt       finetune the network to these frames; a candidate beside the plain one
-    choose      code every frame with each candidate; keep the least true cost
+    adapt       finetune the network to these frames
+    quantise    search settings of the quantiser that suit them
+    refine      search better latents, frame by frame
+                every step codes all frames for real and is kept if the true cost fell
     write       HEAD, UPDT, FRAM..., INDX, DONE, renamed into place when complete
 """
 
 from __future__ import annotations
 
+import math
 import os
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
-from functools import cache
+from dataclasses import dataclass, field, replace
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
+from vidcodec.adapt.decisions import Decisions, error_weights
 from vidcodec.adapt.finetune import FinetuneConfig, Finetuner
-from vidcodec.adapt.prior import AdaptivePrior, SpikeSlabPrior, UpdatePrior
+from vidcodec.adapt.prior import update_prior
+from vidcodec.adapt.refine import RefineConfig, Refiner
 from vidcodec.bitstream import BitstreamWriter, FrameUnit, Header, UpdateUnit
 from vidcodec.codec.crops import FrameCrops
 from vidcodec.codec.models import LEVEL_STEP, BaseModel, load_base, pick_device
 from vidcodec.codec.options import EncodeOptions
+from vidcodec.codec.pictures import CodedPicture, MspPictureCodec
 from vidcodec.codec.planes import frame_to_planes, plane_errors, planes_to_frame
-from vidcodec.codec.presets import DEFAULT_QUALITY
+from vidcodec.codec.presets import DEFAULT_QUALITY, PRESETS
 from vidcodec.codec.quality import quality_figures
+from vidcodec.codec.quantising import PLAIN_SETTINGS, Settings, search_settings
 from vidcodec.codec.ratecontrol import Target, meet_target, search_level
 from vidcodec.entropy.bank import bank
 from vidcodec.entropy.exact import ARITHMETIC_VERSION
@@ -40,17 +47,25 @@ from vidcodec.video import FrameSpool, VideoFormat, VideoReader
 Report = Callable[[str, float, dict[str, Any]], None]
 
 SEARCH_FRAMES = 6
+# Luma samples that a quantiser's settings are searched on, and about how many codings of them that takes.
+SAMPLE_PIXELS, TRIALS = 250_000, 14
+# The greedy search knows what a symbol is worth to later passes, so rate may count nearly in full.
+LOF_TRADE_OFF = 0.707
+# A step of annealing is one of many small ones.
+REFINE_SCALE = {"lof": 1, "sga": 10}
 # Bytes of the container, an upper bound: per file, per frame, per update.
 FILE_OVERHEAD, FRAME_OVERHEAD, UPDATE_OVERHEAD = 200, 27, 20
 
 
 @dataclass(frozen=True, eq=False)
 class Candidate:
-    """A way of coding the video: a network, and the update that takes a decoder there."""
+    """A way of coding the video: a network, the update that takes a decoder there, what decides the symbols."""
 
     name: str
     model: BaseModel
     update: bytes = b""
+    settings: Settings = PLAIN_SETTINGS
+    refine: str = "none"
 
 
 @dataclass
@@ -62,8 +77,15 @@ class CodedVideo:
     extra: bytes
     frames: list[FrameUnit] = field(default_factory=list)
     errors: list[np.ndarray] = field(default_factory=list)  # (3,) each, code values squared
-    y_bits: float = 0.0
-    z_bits: float = 0.0
+    bits: list[tuple[float, float]] = field(default_factory=list)  # of y and z
+
+    @property
+    def y_bits(self) -> float:
+        return sum(y for y, _ in self.bits)
+
+    @property
+    def z_bits(self) -> float:
+        return sum(z for _, z in self.bits)
 
     @property
     def payload_bytes(self) -> int:
@@ -71,9 +93,37 @@ class CodedVideo:
 
     def cost(self, lam: float, pixels: int, bit_depth: int) -> float:
         """True R-D-M cost in bits per pixel: coded bytes and decoded pictures."""
+        errors = sum(self.frame_cost(i, lam, pixels, bit_depth, size=0) for i in range(len(self.frames)))
+        return 8 * self.payload_bytes / pixels + errors
+
+    def frame_cost(self, i: int, lam: float, pixels: int, bit_depth: int, size: int | None = None) -> float:
+        """Frame i's share of the cost."""
         peak = float((1 << bit_depth) - 1)
-        d = float(np.mean(self.errors, axis=0) @ PLANE_WEIGHTS) / peak**2
-        return 8 * self.payload_bytes / pixels + lam * 255.0**2 * d
+        size = len(self.frames[i].y) + len(self.frames[i].z) if size is None else size
+        d = float(self.errors[i] @ PLANE_WEIGHTS) / peak**2 / len(self.frames)
+        return 8 * size / pixels + lam * 255.0**2 * d
+
+    def take_over(self, known: CodedVideo, lam: float, video: VideoFormat) -> None:
+        """Frames of `known` that cost less, where one decoder reads both."""
+        a, b = self.candidate, known.candidate
+        if (a.model, a.settings.quantizer) != (b.model, b.settings.quantizer):
+            return
+        pixels = video.width * video.height * len(self.frames)
+        for i in range(len(self.frames)):
+            ours, theirs = (v.frame_cost(i, lam, pixels, video.bit_depth) for v in (self, known))
+            if theirs < ours:
+                self.frames[i], self.errors[i], self.bits[i] = known.frames[i], known.errors[i], known.bits[i]
+
+
+@dataclass(frozen=True)
+class RefinedPictures:
+    """Pictures through refinement and coding, under one set of decisions."""
+
+    codec: MspPictureCodec
+    refiner: Refiner
+
+    def encode(self, planes: torch.Tensor, seconds: float, progress: Callable[[float], None]) -> CodedPicture:
+        return self.codec.encode_latents(*self.refiner.refine(planes, *self.codec.latents(planes), seconds, progress))
 
 
 @dataclass(frozen=True)
@@ -124,6 +174,9 @@ class _Encoder:
         self.notes: list[str] = []
         self.seconds: dict[str, float] = {}
         self.curve: list[dict] = []
+        self.costs: dict[str, float] = {}
+        self.weights: dict[tuple[Msp, int], np.ndarray] = {}  # of `decisions`
+        self.start = time.monotonic()
 
     # -------------------------------------------------------------------- the pipeline
 
@@ -132,18 +185,37 @@ class _Encoder:
         self.spool_frames()
         with self.frames:
             self.base = load_base(self.o.model, self.o.weights, pick_device(self.o.device))
-            if self.o.finetuning_steps and not self.base.adaptable:
-                raise ModelError(f"{self.o.model} cannot be adapted; use --adapt none")
+            self.check_model()
             plain = Candidate("plain", self.base)
             self.target = Target.of(self.o, self.pixels)
             level = self.starting_level(plain)
-            candidates = [plain]
+            best = self.better(None, plain, level)
             if self.o.finetuning_steps:
-                candidates.append(self.adapt(level))
-            best = self.choose(candidates, level)
+                best = self.better(best, self.adapt(level), level)
+            if self.quantizer != "uniform":
+                best = self.better(best, self.quantise(best.candidate, level), level)
+            if self.refining != "none":
+                best = self.better(best, self.refined(best.candidate), level)
             if self.target:
                 best = self.meet_target(best)
             return self.write(best)
+
+    def check_model(self) -> None:
+        """Settle what the options leave open; raises ModelError for what the model cannot do."""
+        o, preset = self.o, PRESETS[self.o.preset]
+        adaptable = self.base.adaptable
+        self.quantizer = o.quantizer or (preset.quantizer if adaptable else "uniform")
+        self.refining = o.refine or (preset.refine if adaptable else "none")
+        self.refine_steps = preset.refine_steps if o.refine_steps is None else o.refine_steps
+        if o.finetuning_steps and not adaptable:
+            raise ModelError(f"{o.model} cannot be adapted; use --adapt none")
+        if not adaptable and (self.quantizer, self.refining) != ("uniform", "none"):
+            raise ModelError(f"{o.model} is coded with --quantizer uniform --refine none only")
+        if not self.refine_steps:
+            self.refining = "none"
+        # Frame by frame refinement comes last: it has what is left of the time, at least this share of it.
+        self.adapting_seconds = 60 * o.max_minutes * (0.6 if self.refining != "none" else 1.0)
+        self.refining_until = math.inf
 
     def timed(self, stage: str, start: float) -> None:
         self.seconds[stage] = self.seconds.get(stage, 0.0) + time.monotonic() - start
@@ -174,13 +246,14 @@ class _Encoder:
         network = self.base.network
         assert isinstance(network, Msp)
         crops = FrameCrops(self.frames, self.format.bit_depth, self.base.multiple, self.base.device)  # type: ignore[arg-type]
-        prior: UpdatePrior = SpikeSlabPrior() if self.o.update_prior == "spike-slab" else AdaptivePrior()
+        prior = update_prior(self.o.update_prior)
         config = FinetuneConfig(
             scope=self.o.adapt,
             steps=self.o.finetuning_steps,
-            max_seconds=60 * self.o.max_minutes,
+            max_seconds=self.adapting_seconds,
             batch=crops.batch,
             seed=self.o.seed,
+            quantise=self.o.update_prior != "no-quantisation",
         )
         rate_level = torch.full((1,), level / LEVEL_STEP, device=self.base.device)
         tuner = Finetuner(network, crops, rate_level, prior, config)
@@ -190,15 +263,30 @@ class _Encoder:
         update = prior.encode(tuned.update, network)
         return Candidate(f"adapted ({self.o.adapt})", self.base.with_network(tuned.model.eval()), update)
 
-    def choose(self, candidates: list[Candidate], level: int) -> CodedVideo:
-        """Code every frame with every candidate; the least true cost wins."""
+    def quantise(self, candidate: Candidate, level: int) -> Candidate:
+        """The same network, under the quantiser that suits a sample of the frames best."""
         start = time.monotonic()
-        lam = self.rate_lambda(level)
-        coded = [self.code(c, level) for c in candidates]
-        costs = {v.candidate.name: v.cost(lam, self.pixels, self.format.bit_depth) for v in coded}
-        self.costs = costs
-        self.timed("code", start)
-        return min(coded, key=lambda v: costs[v.candidate.name])
+        settings = search_settings(
+            self.msp(candidate), level, self.sample, self.quantizer,
+            lambda n: self.report("quantiser", min(1.0, n / TRIALS), {}),
+        )  # fmt: skip
+        self.timed("quantiser", start)
+        return replace(candidate, name=f"{candidate.name}, {settings.quantizer.kind}", settings=settings)
+
+    def refined(self, candidate: Candidate) -> Candidate:
+        """The same decoder's view, with latents to be refined while there is time."""
+        self.refining_until = self.start + 60 * self.o.max_minutes
+        return replace(candidate, name=f"{candidate.name}, {self.refining}", refine=self.refining)
+
+    def better(self, best: CodedVideo | None, candidate: Candidate, level: int) -> CodedVideo:
+        """Code every frame with the candidate; keep it if its true cost is less than the best's."""
+        start = time.monotonic()
+        coded = self.code(candidate, level, known=best)
+        self.costs[candidate.name] = coded.cost(self.rate_lambda(level), self.pixels, self.format.bit_depth)
+        self.timed("refine" if candidate.refine != "none" else "code", start)
+        if best is None or self.costs[candidate.name] < self.costs[best.candidate.name]:
+            return coded
+        return best
 
     def write(self, video: CodedVideo) -> EncodeResult:
         f, c = self.format, self.format.colour
@@ -210,6 +298,7 @@ class _Encoder:
             full_range=c.full_range, chroma_location=c.chroma_location, sample_aspect=f.sample_aspect,
             rotation=f.rotation, time_base=f.time_base, frame_rate=f.frame_rate,
             frame_count=len(video.frames), update_count=len(updates), extra=video.extra,
+            quantizer=video.candidate.settings.quantizer.code,
         )  # fmt: skip
         with BitstreamWriter(self.output, header) as writer:
             for update in updates:
@@ -232,22 +321,77 @@ class _Encoder:
         network = self.base.network
         return float(network.rate_lambda(torch.tensor(level / LEVEL_STEP))) if isinstance(network, Msp) else 0.0
 
-    def code(self, candidate: Candidate, level: int, picked: list[int] | None = None) -> CodedVideo:
-        """Code all frames (or the picked ones) for real, and measure what a decoder shows."""
-        codec = candidate.model.picture_codec(level, self.format)
+    @cached_property
+    def sample(self) -> list[torch.Tensor]:
+        """A few fixed pictures of the video, or crops of them."""
+        crops = FrameCrops(
+            self.frames, self.format.bit_depth, self.base.multiple, self.base.device,  # type: ignore[arg-type]
+            check_pixels=SAMPLE_PIXELS,
+        )  # fmt: skip
+        return crops.checks()
+
+    def decisions(self, candidate: Candidate, level: int, *, refining: bool = False) -> Decisions:
+        """The candidate's settings at a rate level, with weights measured there; refining: for refined latents."""
+        settings = candidate.settings
+        if refining and candidate.refine == "lof":
+            settings = replace(settings, trade_off=max(LOF_TRADE_OFF, settings.trade_off or 0.0))
+        if settings.trade_off is None:
+            return Decisions(settings.quantizer)
+        network = self.msp(candidate)
+        if (network, level) not in self.weights:
+            rate_level = torch.full((1,), level / LEVEL_STEP, device=self.base.device)
+            self.weights[network, level] = error_weights(network, self.sample, rate_level)
+        return Decisions(settings.quantizer, settings.trade_off, self.weights[network, level])
+
+    def msp(self, candidate: Candidate) -> Msp:
+        network = candidate.model.network
+        assert isinstance(network, Msp)
+        return network
+
+    def code(
+        self, candidate: Candidate, level: int, picked: list[int] | None = None, known: CodedVideo | None = None
+    ) -> CodedVideo:
+        """Code all frames (or the picked ones) for real, and measure what a decoder shows.
+
+        known: frames coded before at this level. Refinement takes one over where it costs less and the same decoder
+        reads it.
+        """
+        decisions = self.decisions(candidate, level)
+        codec = candidate.model.picture_codec(level, self.format, decisions=decisions)
+        refiner = self.refiner(candidate, level)
         video = CodedVideo(candidate, level, getattr(codec, "extra", b""))
         indices = range(len(self.frames)) if picked is None else picked
-        for done, i in enumerate(indices, 1):
+        stage = ("code " if refiner is None else "refine ") + candidate.name
+        for done, i in enumerate(indices):
             frame = self.frames[i]
-            coded = codec.encode(frame_to_planes(frame, self.format.bit_depth, codec.multiple))
+            planes = frame_to_planes(frame, self.format.bit_depth, codec.multiple)
+            left = (self.refining_until - time.monotonic()) / (len(indices) - done)
+            if refiner is None or left <= 0:
+                coded = codec.encode(planes)
+            else:
+                coded = refiner.encode(
+                    planes, left,
+                    lambda share, done=done: self.report(stage, (done + share) / len(indices), {}),  # type: ignore[misc]
+                )  # fmt: skip
             decoded = planes_to_frame(coded.planes, self.format, frame.pts)
             video.frames.append(FrameUnit(index=i, pts=frame.pts, z=b"", y=coded.payload, checksum=coded.log.crc))
             video.errors.append(plane_errors(frame, decoded))
-            video.y_bits += coded.log.y_bits
-            video.z_bits += coded.log.z_bits
+            video.bits.append((coded.log.y_bits, coded.log.z_bits))
             if picked is None:
-                self.report("code " + candidate.name, done / len(indices), {})
+                self.report(stage, (done + 1) / len(indices), {})
+        if refiner is not None and known is not None and known.level == level:
+            video.take_over(known, self.rate_lambda(level), self.format)
         return video
+
+    def refiner(self, candidate: Candidate, level: int) -> RefinedPictures | None:
+        if candidate.refine == "none":
+            return None
+        decisions = self.decisions(candidate, level, refining=True)
+        rate_level = torch.full((1,), level / LEVEL_STEP, device=self.base.device)
+        steps = self.refine_steps * REFINE_SCALE[candidate.refine]
+        config = RefineConfig(candidate.refine, steps, seed=self.o.seed)
+        refiner = Refiner(self.msp(candidate), rate_level, decisions, config)
+        return RefinedPictures(MspPictureCodec(self.msp(candidate), level, decisions), refiner)
 
     # -------------------------------------------------------------------- rate control
 
@@ -271,7 +415,9 @@ class _Encoder:
             return self.measure(coded, len(self.frames)), coded
 
         start = time.monotonic()
-        best = meet_target(self.sample_measure(video.candidate), whole, self.base.max_level, self.target)
+        # A sample of the frames is searched as they are: refinement shifts the goal by what the whole video shows.
+        unrefined = replace(video.candidate, refine="none")
+        best = meet_target(self.sample_measure(unrefined), whole, self.base.max_level, self.target)
         self.timed("rate control", start)
         return best
 

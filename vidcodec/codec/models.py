@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from vidcodec.adapt.coder import decode_update
+from vidcodec.adapt.decisions import PLAIN, ROUNDING, Decisions
 from vidcodec.adapt.update import Update
 from vidcodec.codec.pictures import MspPictureCodec, PictureCodec
 from vidcodec.errors import ModelError, ModelMismatchError, UnsupportedVersionError
@@ -63,10 +64,21 @@ class BaseModel:
     def with_network(self, network: nn.Module) -> BaseModel:
         return BaseModel(self.name, network, self.digest, self.device)
 
-    def picture_codec(self, level: int, video: VideoFormat, extra: bytes | None = None) -> PictureCodec:
-        """A coder of pictures at a rate level (1/256 steps); extra: what the header carries for the model."""
+    def picture_codec(
+        self, level: int, video: VideoFormat, extra: bytes | None = None, decisions: Decisions = PLAIN
+    ) -> PictureCodec:
+        """A coder of pictures at a rate level (1/256 steps).
+
+        extra: what the header carries for the model; decisions: of the encoder, or a decoder's quantiser. Raises
+        UnsupportedVersionError for a quantiser that the model is not coded with.
+        """
         if isinstance(self.network, Msp):
-            return MspPictureCodec(self.network, level)
+            return MspPictureCodec(self.network, level, decisions)
+        if decisions.quantizer != ROUNDING:
+            raise UnsupportedVersionError(
+                f"the file codes '{self.name}' with quantiser {decisions.quantizer.code}, "
+                "which this vidcodec does not know: update vidcodec"
+            )
         from vidcodec.codec.compressai_pictures import CompressAIPictureCodec  # slow to import
 
         matrix = video.colour.resolved_matrix(video.height)

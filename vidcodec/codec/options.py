@@ -6,8 +6,8 @@ import math
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from vidcodec.codec.presets import DEFAULT_MODEL, PRESETS
-from vidcodec.errors import RateControlError
+from vidcodec.codec.presets import DEFAULT_MODEL, PRESETS, QUANTIZERS, REFINE
+from vidcodec.errors import RateControlError, UnsupportedInputError
 from vidcodec.video import Sampling
 
 
@@ -17,7 +17,8 @@ class EncodeOptions:
 
     Give at most one of quality (0..100), target_psnr (dB, PSNR-YUV 6:1:1), target_bpp (bits
     per pixel of the sampled frames, everything included) and target_size (bytes).
-    max_minutes bounds the adaptation.
+    max_minutes bounds adaptation and refinement together. refine, quantizer, steps and refine_steps are the
+    preset's where None; refine_steps are per frame.
     """
 
     sampling: Sampling = field(default_factory=Sampling)
@@ -29,7 +30,10 @@ class EncodeOptions:
     max_minutes: float = math.inf
     adapt: str = "full"
     update_prior: str = "adaptive"
-    steps: int | None = None  # overrides the preset's
+    steps: int | None = None
+    refine: str | None = None
+    refine_steps: int | None = None
+    quantizer: str | None = None
     model: str = DEFAULT_MODEL
     weights: Path | None = None
     device: str = "auto"
@@ -45,7 +49,10 @@ class EncodeOptions:
             if value is not None and not (value > 0 and math.isfinite(value)):
                 raise RateControlError(f"--target-{name} must be above zero, not {value:g}")
         if not self.max_minutes > 0:
-            raise RateControlError("--max-time must be above zero minutes; for no adaptation use --preset fast")
+            raise RateControlError("--max-time must be above zero minutes; without adaptation: --preset fast")
+        for option, asked_for, known in (("refine", self.refine, REFINE), ("quantizer", self.quantizer, QUANTIZERS)):
+            if asked_for is not None and asked_for not in known:
+                raise UnsupportedInputError(f"--{option} is one of {', '.join(known)}, not {asked_for}")
 
     @property
     def finetuning_steps(self) -> int:

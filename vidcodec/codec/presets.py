@@ -7,19 +7,27 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Preset:
-    """Finetuning steps; `cost` is what the help says of them."""
+    """Finetuning steps, how latents are refined and with how many steps, quantiser; `cost` is what the help says."""
 
     steps: int
+    refine: str
+    refine_steps: int
+    quantizer: str
     cost: str
 
 
+# Per minute, the trellis gains most, then greedy search, then finetuning; annealing loses to the greedy search at any
+# time spent (scripts/measure_refinement.py).
 PRESETS = {
-    "fast": Preset(0, "no adaptation: seconds"),
-    "medium": Preset(300, "300 finetuning steps: a few minutes on two cores"),
-    "slow": Preset(1500, "1500 steps: a quarter of an hour to half an hour on two cores"),
-    "best": Preset(6000, "6000 steps: one to two hours on two cores"),
+    "fast": Preset(0, "none", 0, "trellis", "trellis, no adaptation: seconds"),
+    "medium": Preset(300, "lof", 8, "trellis", "300 finetuning steps, 8 of refinement a frame: minutes on two cores"),
+    "slow": Preset(1500, "lof", 16, "trellis", "1500 and 16 steps: a quarter of an hour to half an hour on two cores"),
+    "best": Preset(6000, "lof", 32, "trellis", "6000 and 32 steps: one to two hours on two cores"),
 }
 ADAPT = ("none", "encoder", "decoder", "full")
-UPDATE_PRIORS = ("adaptive", "spike-slab")
+REFINE = ("none", "lof", "sga")
+QUANTIZERS = ("uniform", "rdoq", "trellis")
+# The last two leave something out, to show what it is worth.
+UPDATE_PRIORS = ("adaptive", "spike-slab", "no-rate", "no-quantisation")
 DEFAULT_MODEL = "msp"
 DEFAULT_QUALITY = 50.0

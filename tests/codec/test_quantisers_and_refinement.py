@@ -1,0 +1,190 @@
+"""Every way of adapting, refining and quantising: one file each that decodes to what was coded, and none is worse."""
+
+from __future__ import annotations
+
+import io
+import itertools
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from vidcodec.bitstream import BitstreamReader, pack_unit
+from vidcodec.codec import encode, quantising
+from vidcodec.codec.decode import VideoDecoder, decode_video
+from vidcodec.codec.encode import EncodeResult, encode_video
+from vidcodec.codec.options import EncodeOptions
+from vidcodec.codec.planes import plane_errors
+from vidcodec.codec.presets import QUANTIZERS, REFINE
+from vidcodec.errors import UnsupportedInputError, UnsupportedVersionError, VidcodecError
+from vidcodec.models.checkpoint import save_model
+from vidcodec.models.msp import PLANE_WEIGHTS, Msp, MspConfig
+from vidcodec.quantize.quantizer import Quantizer
+from vidcodec.video import Frame, Sampling, VideoReader
+
+LEVELS = 3
+EVERY_FRAME = Sampling(fps=None)
+
+
+@pytest.fixture(scope="module")
+def tiny_weights(make_tiny: Callable[..., Msp], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Fewer passes than elsewhere: many files are made here."""
+    path = tmp_path_factory.mktemp("tiny") / "tiny.safetensors"
+    save_model(make_tiny(scales=1), path)
+    return path
+
+
+@pytest.fixture(autouse=True)
+def few_steps(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(encode.REFINE_SCALE, "sga", 1)
+
+
+@pytest.fixture(scope="module")
+def options(tiny_weights: Path) -> EncodeOptions:
+    return EncodeOptions(
+        sampling=EVERY_FRAME, weights=tiny_weights, quality=60, device="cpu", steps=2, refine_steps=2, adapt="none",
+        refine="none", quantizer="uniform",
+    )  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def clip(make_clip: Callable[..., Path]) -> Path:
+    return make_clip(frames=1, size=(48, 32))
+
+
+def frames_of(path: Path, weights: Path) -> dict[int, Frame]:
+    with VideoDecoder(path, weights=weights, device="cpu") as decoder:
+        frames = {index: frame for index, frame, _ in decoder.frames()}
+        assert decoder.problems == []
+        return frames
+
+
+def true_cost(result: EncodeResult, source: Path, weights: Path) -> float:
+    """R-D-M cost, bits per pixel, from the file alone."""
+    with BitstreamReader(result.output) as reader:
+        level = reader.header.level / 256
+        size = sum(len(f.y) + len(f.z) for f in reader.frames()) + sum(len(u.payload) for u in reader.updates)
+    low, high = MspConfig().lambda_range
+    lam = low * (high / low) ** (level / (LEVELS - 1))
+    decoded = frames_of(result.output, weights)
+    with VideoReader(source, EVERY_FRAME) as reader:
+        errors = [plane_errors(frame, decoded[i]) for i, frame in enumerate(reader.frames())]
+    pixels = result.width * result.height * result.frames
+    return 8 * size / pixels + lam * float(np.mean(errors, axis=0) @ PLANE_WEIGHTS)
+
+
+@pytest.mark.parametrize("adapt", ["none", "encoder", "full"])
+@pytest.mark.parametrize(("refine", "quantizer"), itertools.product(REFINE, QUANTIZERS))
+def test_every_combination_decodes_to_what_it_costs(
+    clip: Path, options: EncodeOptions, tiny_weights: Path, tmp_path: Path, adapt: str, refine: str, quantizer: str
+) -> None:
+    asked = replace(options, adapt=adapt, refine=refine, quantizer=quantizer)
+    result = encode_video(clip, tmp_path / "o.vdc", asked)
+    least = result.costs[result.chosen]
+    assert least == min(result.costs.values()) <= result.costs["plain"]
+    assert true_cost(result, clip, tiny_weights) == pytest.approx(least, rel=1e-6)
+    tried = 1 + (adapt != "none") + (refine != "none") + (quantizer != "uniform")
+    assert len(result.costs) == tried
+    with BitstreamReader(result.output) as reader:
+        kind = Quantizer.from_code(reader.header.quantizer).kind
+    assert kind in {"uniform": {"scalar"}, "rdoq": {"scalar"}, "trellis": {"scalar", "trellis8"}}[quantizer]
+    if quantizer == "uniform":
+        assert reader.header.quantizer == 0
+
+
+def test_deciding_by_rate_and_refining_pay(clip: Path, options: EncodeOptions, tmp_path: Path) -> None:
+    asked = replace(options, quantizer="trellis", refine="lof", refine_steps=5)
+    costs = encode_video(clip, tmp_path / "o.vdc", asked).costs
+    plain, quantised, refined = costs.values()
+    assert refined < quantised < plain
+
+
+@pytest.mark.parametrize("refine", ["lof", "sga"])
+def test_same_seed_same_file(clip: Path, options: EncodeOptions, tmp_path: Path, refine: str) -> None:
+    for name in ("a", "b"):
+        encode_video(clip, tmp_path / name, replace(options, refine=refine, quantizer="trellis", seed=3))
+    assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
+
+
+def test_targets_hold_for_refined_files(clip: Path, options: EncodeOptions, tmp_path: Path) -> None:
+    plain = encode_video(clip, tmp_path / "plain.vdc", options)
+    psnr = plain.quality_figures["psnr_yuv"]
+    refined = replace(options, quality=None, refine="lof", quantizer="trellis")
+    by_psnr = encode_video(clip, tmp_path / "p.vdc", replace(refined, target_psnr=psnr))
+    assert by_psnr.quality_figures["psnr_yuv"] >= psnr
+    by_size = encode_video(clip, tmp_path / "s.vdc", replace(refined, target_size=plain.size))
+    assert by_size.size <= plain.size
+
+
+def test_no_time_left_refines_nothing(clip: Path, options: EncodeOptions, tmp_path: Path) -> None:
+    hurried = replace(options, refine="sga", refine_steps=10**6, max_minutes=0.02)
+    result = encode_video(clip, tmp_path / "o.vdc", hurried)
+    assert result.costs[result.chosen] <= result.costs["plain"]
+
+
+def test_presets_fill_in_what_is_not_asked_for(clip: Path, tiny_weights: Path, tmp_path: Path) -> None:
+    options = EncodeOptions(sampling=EVERY_FRAME, weights=tiny_weights, preset="fast", quality=60)
+    assert len(encode_video(clip, tmp_path / "o.vdc", options).costs) == 2  # plain, and the preset's quantiser
+
+
+@pytest.mark.parametrize("wrong", [{"refine": "twice"}, {"quantizer": "vector"}], ids=str)
+def test_unknown_choices_are_refused(wrong: dict[str, str]) -> None:
+    with pytest.raises(UnsupportedInputError, match="is one of"):
+        EncodeOptions(**wrong)  # type: ignore[arg-type]
+
+
+# ------------------------------------------------------------------- damage, later versions
+
+
+@pytest.fixture(scope="module")
+def trellis_file(clip: Path, options: EncodeOptions, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("trellis") / "o.vdc"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(quantising.KINDS, "trellis", ("trellis8",))
+        encode_video(clip, path, replace(options, quantizer="trellis"))
+    with BitstreamReader(path) as reader:
+        assert Quantizer.from_code(reader.header.quantizer).kind == "trellis8"
+    return path
+
+
+def with_quantizer(data: bytes, code: int) -> bytes:
+    """The file with another quantiser in its header."""
+    header = BitstreamReader(io.BytesIO(data)).header
+    old, new = (pack_unit(b"HEAD", h.to_bytes()) for h in (header, replace(header, quantizer=code)))
+    assert data.count(old) == 1
+    return data.replace(old, new)
+
+
+def test_a_quantiser_of_a_later_version_is_told(trellis_file: Path, tiny_weights: Path, tmp_path: Path) -> None:
+    path = tmp_path / "newer.vdc"
+    path.write_bytes(with_quantizer(trellis_file.read_bytes(), 255))
+    with pytest.raises(UnsupportedVersionError, match="quantiser 255"):
+        decode_video(path, tmp_path / "o.y4m", weights=tiny_weights)
+    assert not (tmp_path / "o.y4m").exists()
+
+
+def test_damage_in_a_trellis_file_gives_intact_frames_or_a_typed_error(
+    trellis_file: Path, tiny_weights: Path, tmp_path: Path
+) -> None:
+    data, clean = trellis_file.read_bytes(), frames_of(trellis_file, tiny_weights)
+    rng, survivors = np.random.default_rng(5), 0
+    path = tmp_path / "damaged.vdc"
+    for k in range(30):
+        damaged = bytearray(data)
+        if k < 20:
+            damaged[int(rng.integers(0, len(data)))] ^= 1 << int(rng.integers(0, 8))
+        else:
+            del damaged[int(rng.integers(0, len(data))) :]
+        path.write_bytes(damaged)
+        try:
+            with VideoDecoder(path, weights=tiny_weights, device="cpu") as decoder:
+                frames = {index: frame for index, frame, _ in decoder.frames()}
+                assert len(frames) == len(clean) or decoder.problems
+        except VidcodecError:
+            continue
+        survivors += len(frames)
+        for index, frame in frames.items():
+            assert np.array_equal(frame.y, clean[index].y)
+    assert survivors > 5
