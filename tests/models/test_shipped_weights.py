@@ -29,7 +29,7 @@ def picture() -> torch.Tensor:
     a, w, h = frame.to_ndarray(), frame.width, frame.height
     top, left = (h - 256) // 4 * 2, (w - 256) // 4 * 2
     y = a[top : top + 256, left : left + 256].astype(np.float32)
-    y[:, 128:] += np.random.default_rng(0).normal(0, 6, (256, 128))
+    y[:, 128:] += np.random.default_rng(0).normal(0, 12, (256, 128))
     chroma = a[h:].reshape(2, h // 2, w // 2)[:, top // 2 : top // 2 + 128, left // 2 : left // 2 + 128]
     planes = np.concatenate([np.stack([y[i::2, j::2] for i in (0, 1) for j in (0, 1)]), chroma])
     return torch.from_numpy(np.clip(planes, 0, 255).astype(np.float32) / 255 - 0.5)[None]

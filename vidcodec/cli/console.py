@@ -25,8 +25,9 @@ def error(message: str) -> None:
 
 
 def event(name: str, **fields: Any) -> None:
-    """One line of NDJSON on stdout."""
-    print(json.dumps({"event": name, **plain(fields)}, allow_nan=False), flush=True)
+    """One line of NDJSON on stdout, in one write: an interruption must not leave half of it."""
+    sys.stdout.write(json.dumps({"event": name, **plain(fields)}, allow_nan=False) + "\n")
+    sys.stdout.flush()
 
 
 def plain(value: Any) -> Any:

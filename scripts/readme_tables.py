@@ -1,0 +1,89 @@
+"""Write the README's tables, and the plot beside them, from committed results.
+
+    python scripts/readme_tables.py [--check]
+
+A table stands between `<!-- table NAME -->` and `<!-- end -->`. --check writes nothing and exits with 1 where the
+README says something else than the results.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+import sys
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+README, RESULTS = REPOSITORY / "README.md", REPOSITORY / "results"
+RIVALS = {"x265-intra": "x265 `veryslow`", "x264-intra": "x264 `veryslow`", "svtav1-intra": "SVT-AV1 preset 3"}
+
+
+def row(cells: Iterable[str]) -> str:
+    return "| " + " | ".join(cells) + " |"
+
+
+def clip_name(file: str) -> str:
+    """'openh264_flower_720p.mkv' is 'flower 720p' to a reader."""
+    stem = re.sub(r"_(intra|qp|pristine|\d+k|\d+f)\w*$", "", Path(file).stem.replace("openh264_", ""))
+    return stem.replace("_", " ")
+
+
+def percent(value: float | None) -> str:
+    return "N/A" if value is None else f"{value:+.0f} %"
+
+
+def rd_table() -> str:
+    """BD-rates of the unadapted base model, clip by clip, and their mean."""
+    clips = json.loads((RESULTS / "rd.json").read_text())["summary"]["clips"]
+    rates = {clip: [figures.get(r, {}).get("bd_rate") for r in RIVALS] for clip, figures in clips.items()}
+    there = [[r for r in column if r is not None] for column in zip(*rates.values(), strict=True)]
+    lines = [row(["clip", *RIVALS.values()]), row(["---"] * (1 + len(RIVALS)))]
+    lines += [row([clip_name(clip), *map(percent, values)]) for clip, values in rates.items()]
+    return "\n".join([*lines, row(["mean", *(percent(sum(c) / len(c)) if c else "N/A" for c in there)])])
+
+
+TABLES: dict[str, Callable[[], str]] = {"rd": rd_table}
+
+
+def filled(text: str) -> str:
+    """The text with every table as the results have it; KeyError for a table nobody knows."""
+
+    def fill(found: re.Match[str]) -> str:
+        return f"<!-- table {found[1]} -->\n{TABLES[found[1]]()}\n<!-- end -->"
+
+    return re.sub(r"<!-- table (\w+) -->\n.*?<!-- end -->", fill, text, flags=re.DOTALL)
+
+
+def draw(output: Path) -> None:
+    """R-D curves of the base model on the clips (PSNR-YUV over bits per pixel)."""
+    from matplotlib.figure import Figure
+
+    points = json.loads((RESULTS / "rd.json").read_text())["points"].values()
+    figure = Figure(figsize=(8, 4.5), layout="constrained")
+    axes = figure.subplots()
+    clips = dict.fromkeys(p["clip"] for p in points if not p.get("clip", ".png").endswith(".png"))
+    for clip in clips:
+        curve = sorted((p["bpp"], p["psnr_yuv"]) for p in points if p.get("clip") == clip)
+        axes.plot(*zip(*curve, strict=True), "o-", ms=3, lw=1, label=clip_name(clip))
+    axes.set(xscale="log", xlabel="bits per pixel", ylabel="PSNR-YUV (dB)", title="base model, not adapted")
+    axes.grid(alpha=0.3)
+    axes.legend(fontsize=7, ncols=2)
+    figure.savefig(output, dpi=130)
+
+
+def main() -> int:
+    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    p.add_argument("--check", action="store_true", help="write nothing; 1 where README and results differ")
+    args = p.parse_args()
+    text = README.read_text()
+    if args.check:
+        return int(filled(text) != text)
+    README.write_text(filled(text))
+    draw(RESULTS / "rd.png")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
