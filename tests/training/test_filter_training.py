@@ -25,6 +25,7 @@ from vidcodec.training.filter_data import (
     prepare_pairs,
     to_planes,
 )
+from vidcodec.training.run import load_run
 
 
 @pytest.fixture(scope="module")
@@ -47,8 +48,9 @@ def pairs(pictures: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def config(pictures: Path, pairs: Path, tmp_path: Path) -> FilterTrainConfig:
     return FilterTrainConfig(
-        str(pictures), str(pairs), str(tmp_path / "run"), "small", clips=3, steps=4, batch=2, crop=32, warmup=1
-    )
+        data=str(pictures), pairs=str(pairs), out=str(tmp_path / "run"), profile="small", clips=3, steps=4, batch=2,
+        crop=32, warmup=1,
+    )  # fmt: skip
 
 
 def test_pairs_hold_coded_pictures_and_their_sources(pairs: Path) -> None:
@@ -114,8 +116,9 @@ def test_resumed_run_equals_an_uninterrupted_one(config: FilterTrainConfig, tmp_
 
 def test_trained_weights_are_exported(config: FilterTrainConfig, tmp_path: Path) -> None:
     state = train_filter(config)
-    step, digest = export_filter(state.parent, tmp_path / "w.safetensors")
-    assert step == 4
+    run = load_run(state.parent)
+    digest = export_filter(run, tmp_path / "w.safetensors")
+    assert run["step"] == 4
     assert load_filter(weights=tmp_path / "w.safetensors")[1] == digest
     log = [json.loads(line) for line in (state.parent / "log.jsonl").read_text().splitlines()]
     assert log[-1]["step"] == 4
@@ -143,7 +146,7 @@ def test_missing_data_is_told(config: FilterTrainConfig, tmp_path: Path) -> None
     with pytest.raises(TrainingError, match="no usable picture"):
         train_filter(replace(config, data=str(tmp_path / "none"), pairs=str(tmp_path / "p")))
     with pytest.raises(TrainingError, match="no training run"):
-        export_filter(tmp_path, tmp_path / "w.safetensors")
+        load_run(tmp_path)
     (tmp_path / "index.jsonl").write_text('{"file": "gone.npy", "qp": [1]}\n')
     with pytest.raises(TrainingError, match="no training pairs"):
         Pairs(tmp_path)

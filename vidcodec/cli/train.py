@@ -7,12 +7,16 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from vidcodec.cli.arguments import add_general_options, check_output
 from vidcodec.cli.parser import UsageError
 from vidcodec.errors import OutputError, TrainingError
+
+if TYPE_CHECKING:
+    from vidcodec.training.run import RunConfig
 
 EPILOG = """\
 examples:
@@ -36,40 +40,17 @@ def add_parser(subparsers: Any) -> None:
     parser.set_defaults(parser=parser)
     what = parser.add_subparsers(title="what", metavar="WHAT", dest="what")
 
-    codec = what.add_parser(
-        "codec", help="train the codec (what is trained if nothing is said)", epilog=EPILOG,
+    _add_trainer(
+        what, "codec", run, config="vidcodec.training.codec.TrainConfig",
+        help="train the codec (what is trained if nothing is said)",
         description="Train, or go on with a run. Progress goes to stderr and to log.jsonl in the run's folder.",
     )  # fmt: skip
-    codec.add_argument(
-        "--config", type=Path, metavar="FILE", help="JSON with the fields of vidcodec.training.codec.TrainConfig"
-    )
-    codec.add_argument(
-        "--resume", type=Path, metavar="DIR",
-        help="go on with the run in DIR, with its own configuration unless --config is given",
-    )  # fmt: skip
-    codec.add_argument(
-        "--export", type=Path, metavar="FILE.safetensors", help="at the end write the averaged weights to it"
-    )
-    _add_overwrite(codec)
-    codec.set_defaults(run=run, parser=codec, interrupted=KEPT)
-
-    post = what.add_parser(
-        "filter", help="train the post-filter of conventional codecs", epilog=EPILOG,
+    _add_trainer(
+        what, "filter", run_filter, config="vidcodec.training.filter.FilterTrainConfig",
+        help="train the post-filter of conventional codecs",
         description="Make training pairs with x264, x265 and SVT-AV1 where there are none yet, then train, or go on "
         "with a run.",
     )  # fmt: skip
-    post.add_argument(
-        "--config", type=Path, metavar="FILE", help="JSON with the fields of vidcodec.training.filter.FilterTrainConfig"
-    )
-    post.add_argument(
-        "--resume", type=Path, metavar="DIR",
-        help="go on with the run in DIR, with its own configuration unless --config is given",
-    )  # fmt: skip
-    post.add_argument(
-        "--export", type=Path, metavar="FILE.safetensors", help="at the end write the averaged weights to it"
-    )
-    _add_overwrite(post)
-    post.set_defaults(run=run_filter, parser=post, interrupted=KEPT)
 
     export = what.add_parser(
         "export", help="write the averaged weights of a run", epilog=EPILOG,
@@ -92,6 +73,23 @@ def add_parser(subparsers: Any) -> None:
     plot.set_defaults(run=run_plot, parser=plot, interrupted="nothing was written")
 
 
+def _add_trainer(
+    what: Any, name: str, command: Callable[[argparse.Namespace], int], *, config: str, **described: str
+) -> None:
+    """`vidcodec train NAME`; config: the class of its configuration."""
+    parser = what.add_parser(name, epilog=EPILOG, **described)
+    parser.add_argument("--config", type=Path, metavar="FILE", help=f"JSON with the fields of {config}")
+    parser.add_argument(
+        "--resume", type=Path, metavar="DIR",
+        help="go on with the run in DIR, with its own configuration unless --config is given",
+    )  # fmt: skip
+    parser.add_argument(
+        "--export", type=Path, metavar="FILE.safetensors", help="at the end write the averaged weights to it"
+    )
+    _add_overwrite(parser)
+    parser.set_defaults(run=command, parser=parser, interrupted=KEPT)
+
+
 def _add_overwrite(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--overwrite", "-y", action="store_true", help="replace an existing file")
     add_general_options(parser)
@@ -107,27 +105,25 @@ def _check_run(args: argparse.Namespace) -> None:
         raise TrainingError(f"{args.resume} holds no run to resume (no state.pt): start one with --config FILE")
 
 
+def run(args: argparse.Namespace) -> int:
+    """Train the codec or go on."""
+    _check_run(args)
+    from vidcodec.training.codec import TrainConfig, train
+
+    return _train(args, TrainConfig, train)
+
+
 def run_filter(args: argparse.Namespace) -> int:
     """Train the post-filter or go on."""
     _check_run(args)
     from vidcodec.training.filter import FilterTrainConfig, train_filter
 
-    config = FilterTrainConfig.from_file(args.config or args.resume / "config.json")
-    if args.resume:
-        config = dataclasses.replace(config, out=str(args.resume))
-    state = train_filter(config, resume=args.resume is not None)
-    print(f"trained: {state}")
-    if args.export:
-        export_run(state.parent, args.export)
-    return 0
+    return _train(args, FilterTrainConfig, train_filter)
 
 
-def run(args: argparse.Namespace) -> int:
-    """Train or go on."""
-    _check_run(args)
-    from vidcodec.training.codec import TrainConfig, train
-
-    config = TrainConfig.from_file(args.config or args.resume / "config.json")
+def _train(args: argparse.Namespace, kind: type[RunConfig], train: Callable[..., Path]) -> int:
+    """Train with a configuration of this kind, then export if asked to."""
+    config = kind.from_file(args.config or args.resume / "config.json")
     if args.resume:
         config = dataclasses.replace(config, out=str(args.resume))
     state = train(config, resume=args.resume is not None)
@@ -163,28 +159,15 @@ def run_plot(args: argparse.Namespace) -> int:
 
 def export_run(folder: Path, output: Path) -> None:
     """Write the averaged weights of a run; raises TrainingError when it cannot be read."""
-    path = folder / "state.pt"
-    if not path.is_file():
-        raise TrainingError(f"{folder} holds no training run (no state.pt): give the folder 'out' of its configuration")
-    import torch
+    from vidcodec.training.run import load_run
 
-    from vidcodec.models.checkpoint import save_model
-    from vidcodec.models.msp import Msp, MspConfig
-    from vidcodec.training.codec import load_state
-
-    state = load_state(path, torch.device("cpu"))
-    if isinstance(state["config"], dict) and "profile" in state["config"]:
+    state = load_run(folder)
+    if "profile" in state["config"]:
         from vidcodec.training.filter import export_filter
 
-        step, digest = export_filter(folder, output)
-        print(f"{output}: step {step}, filter {digest.hex()}")
-        return
-    try:
-        model = Msp(MspConfig.from_dict(state["config"]))
-        model.load_state_dict(state["average"])
-        step = int(state["step"])
-    except (KeyError, TypeError, ValueError, RuntimeError) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise TrainingError(f"{path} cannot be read as the state of a training run: {reason}") from error
-    digest = save_model(model, output, note=f"step {step}")
-    print(f"{output}: step {step}, decoder weights {digest.hex()}")
+        named, digest = "filter", export_filter(state, output)
+    else:
+        from vidcodec.training.codec import export_codec
+
+        named, digest = "decoder weights", export_codec(state, output)
+    print(f"{output}: step {state['step']}, {named} {digest.hex()}")
