@@ -109,3 +109,8 @@ class TrainingError(VidcodecError):
     """A training run cannot start or go on."""
 
     exit_code = 8
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of what an error says, its type's name where it says nothing: for messages of one line."""
+    return (str(error).splitlines() or [type(error).__name__])[0]

@@ -4,8 +4,9 @@ Every tensor is stored as int16 with its own exponent f: value = integer * 2^-f.
 weights lie on exact grids, and adding an update (itself on a grid of 2^-k) gives the same
 float32 numbers on every machine (see `vidcodec.adapt.update`).
 
-The digest that names a model in a stream covers what the decoder uses, and only that:
-analysis networks may be retrained without making old files unreadable.
+First what every network's checkpoints have in common, then those of the codec. The digest
+that names a model in a stream covers what the decoder uses, and only that: analysis networks
+may be retrained without making old files unreadable.
 """
 
 from __future__ import annotations
@@ -14,25 +15,41 @@ import hashlib
 import json
 import math
 import os
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, Generic, TypeVar
 
 import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
-from torch import Tensor
+from torch import Tensor, nn
 
-from vidcodec.errors import ModelMismatchError, ModelNotFoundError
+from vidcodec.errors import ModelMismatchError, ModelNotFoundError, first_line
 from vidcodec.models.msp import Msp, MspConfig
 
 WEIGHTS = Path(__file__).resolve().parent.parent / "weights"
 MAX_EXPONENT = 20
-ENCODER_ONLY = ("analysis.", "hyper_analysis.", "gain.")
+
+Network = TypeVar("Network", bound=nn.Module)
 
 
-def is_sent(name: str) -> bool:
-    """Whether the decoder uses a parameter: those an update may change."""
-    return not name.startswith(ENCODER_ONLY)
+# ------------------------------------------------------------------------- any network
+
+
+@dataclass(frozen=True)
+class Format(Generic[Network]):
+    """One network's kind of checkpoint.
+
+    name: what the file says it is. title: what messages call it. build: the network of a
+    configuration. digest: the bytes that name a network's weights.
+    """
+
+    name: str
+    title: str
+    build: Callable[[dict[str, Any]], Network]
+    digest: Callable[[Network], bytes]
 
 
 def grid_exponent(x: Tensor) -> int:
@@ -43,38 +60,39 @@ def grid_exponent(x: Tensor) -> int:
     return min(MAX_EXPONENT, 14 - math.floor(math.log2(top)))
 
 
-def snap_to_grid(model: Msp) -> dict[str, int]:
+def snap_to_grid(network: nn.Module) -> dict[str, int]:
     """Round every parameter to 16 bits in place; returns the exponents by name."""
     exponents = {}
     with torch.no_grad():
-        for name, p in model.named_parameters():
+        for name, p in network.named_parameters():
             f = grid_exponent(p)
             p.copy_((p * 2.0**f).round().clamp(-32768, 32767) * 2.0**-f + 0.0)  # + 0.0: no minus zero
             exponents[name] = f
     return exponents
 
 
-def decoder_digest(model: Msp) -> bytes:
-    """16 bytes naming the decoder's weights and shape, the same on every machine."""
-    h = hashlib.sha256(json.dumps(model.config.to_dict(), sort_keys=True).encode())
-    for name, p in sorted(model.named_parameters()):
-        if is_sent(name):
-            h.update(name.encode())
-            h.update(p.detach().cpu().contiguous().numpy().astype("<f4").tobytes())
-    return h.digest()[:16]
+def weights_digest(config: dict[str, Any], parameters: Iterable[tuple[str, Tensor]]) -> bytes:
+    """32 bytes naming a network's shape and named parameters, the same on every machine."""
+    h = hashlib.sha256(json.dumps(config, sort_keys=True).encode())
+    for name, p in sorted(parameters, key=lambda named: named[0]):
+        h.update(name.encode())
+        h.update(p.detach().cpu().contiguous().numpy().astype("<f4").tobytes())
+    return h.digest()
 
 
-def save_model(model: Msp, path: Path, *, note: str = "") -> bytes:
-    """Snap to the 16-bit grid and write; returns the decoder digest."""
-    exponents = snap_to_grid(model)
+def write_checkpoint(
+    kind: Format[Network], network: Network, config: dict[str, Any], path: Path, *, note: str = ""
+) -> bytes:
+    """Snap to the 16-bit grid, in place, and write; returns the digest. config: what `kind.build` takes."""
+    exponents = snap_to_grid(network)
     tensors = {
         n: np.rint(p.detach().cpu().numpy().astype(np.float64) * 2.0 ** exponents[n]).astype(np.int16)
-        for n, p in model.named_parameters()
+        for n, p in network.named_parameters()
     }
-    digest = decoder_digest(model)
+    digest = kind.digest(network)
     metadata = {
-        "format": "vidcodec-msp-2",
-        "config": json.dumps(model.config.to_dict()),
+        "format": kind.name,
+        "config": json.dumps(config),
         "exponents": json.dumps(exponents),
         "digest": digest.hex(),
         "note": note,
@@ -84,6 +102,55 @@ def save_model(model: Msp, path: Path, *, note: str = "") -> bytes:
     partial.chmod(0o644)
     os.replace(partial, path)
     return digest
+
+
+def read_checkpoint(kind: Format[Network], path: Path) -> tuple[Network, bytes]:
+    """The network in a file, in eval mode, and its digest.
+
+    Raises ModelMismatchError when the file is damaged or no checkpoint of this kind.
+    """
+    try:
+        with safe_open(path, framework="np") as f:
+            metadata = f.metadata() or {}
+            tensors = {k: f.get_tensor(k) for k in f.keys()}  # noqa: SIM118
+        if metadata.get("format") != kind.name:
+            raise ModelMismatchError(f"{path} is not {kind.title} (format {metadata.get('format')!r})")
+        network = kind.build(json.loads(metadata["config"]))
+        exponents = json.loads(metadata["exponents"])
+        state = {k: torch.from_numpy(v.astype(np.float32)) * 2.0 ** -exponents[k] for k, v in tensors.items()}
+        network.load_state_dict(state)
+    except (
+        SafetensorError, OSError, KeyError, ValueError, TypeError, RuntimeError, AttributeError, OverflowError
+    ) as e:  # fmt: skip
+        raise ModelMismatchError(f"{path} cannot be read as {kind.title}: {first_line(e)}") from e
+    digest = kind.digest(network)
+    if digest.hex() != metadata.get("digest"):
+        raise ModelMismatchError(f"{path} is damaged: its weights do not match the digest stored beside them")
+    return network.eval().requires_grad_(False), digest
+
+
+# --------------------------------------------------------------------------- the codec's
+
+
+ENCODER_ONLY = ("analysis.", "hyper_analysis.", "gain.")
+
+
+def is_sent(name: str) -> bool:
+    """Whether the decoder uses a parameter: those an update may change."""
+    return not name.startswith(ENCODER_ONLY)
+
+
+def decoder_digest(model: Msp) -> bytes:
+    """16 bytes naming the decoder's weights and shape, the same on every machine."""
+    return weights_digest(model.config.to_dict(), ((n, p) for n, p in model.named_parameters() if is_sent(n)))[:16]
+
+
+MSP = Format("vidcodec-msp-2", "a vidcodec checkpoint", lambda c: Msp(MspConfig.from_dict(c)), decoder_digest)
+
+
+def save_model(model: Msp, path: Path, *, note: str = "") -> bytes:
+    """Snap to the 16-bit grid and write; returns the decoder digest."""
+    return write_checkpoint(MSP, model, model.config.to_dict(), path, note=note)
 
 
 def load_model(name: str = "msp", weights: Path | None = None) -> tuple[Msp, bytes]:
@@ -97,23 +164,4 @@ def load_model(name: str = "msp", weights: Path | None = None) -> tuple[Msp, byt
         shipped = ", ".join(sorted(p.stem for p in WEIGHTS.glob("*.safetensors"))) or "none"
         where = f"no weights file {path}" if weights else f"no model named '{name}'"
         raise ModelNotFoundError(f"{where}; shipped models: {shipped}; another one's weights go with --weights FILE")
-    try:
-        with safe_open(path, framework="np") as f:
-            metadata = f.metadata() or {}
-            tensors = {k: f.get_tensor(k) for k in f.keys()}  # noqa: SIM118
-        if metadata.get("format") != "vidcodec-msp-2":
-            raise ModelMismatchError(f"{path} is not a vidcodec checkpoint (format {metadata.get('format')!r})")
-        config = MspConfig.from_dict(json.loads(metadata["config"]))
-        exponents = json.loads(metadata["exponents"])
-        model = Msp(config)
-        state = {k: torch.from_numpy(v.astype(np.float32)) * 2.0 ** -exponents[k] for k, v in tensors.items()}
-        model.load_state_dict(state)
-    except (
-        SafetensorError, OSError, KeyError, ValueError, TypeError, RuntimeError, AttributeError, OverflowError
-    ) as e:  # fmt: skip
-        reason = str(e).splitlines()[0]
-        raise ModelMismatchError(f"{path} cannot be read as a vidcodec checkpoint: {reason}") from e
-    digest = decoder_digest(model)
-    if digest.hex() != metadata.get("digest"):
-        raise ModelMismatchError(f"{path} is damaged: its weights do not match the digest stored beside them")
-    return model.eval().requires_grad_(False), digest
+    return read_checkpoint(MSP, path)

@@ -36,7 +36,7 @@ from torch import Tensor, nn
 from vidcodec.entropy.bank import BYTE, bank
 from vidcodec.entropy.exact import WIDE_BITS, WIDE_LIMIT, WideConv, leaky, shift_to_int, to_grid, to_wide
 from vidcodec.entropy.scales import LEVELS, MAX_INDEX, MAX_SCALE, MIN_SCALE
-from vidcodec.errors import CorruptBitstreamError, ModelMismatchError, ModelNotFoundError
+from vidcodec.errors import CorruptBitstreamError, ModelMismatchError, ModelNotFoundError, first_line
 
 PREFIX = "compressai:"
 QUALITIES = range(1, 9)
@@ -105,7 +105,7 @@ def load_compressai(name: str, weights: Path | None = None) -> ScaleHyperprior:
     try:
         model = ARCHITECTURES[architecture].from_state_dict(rename_keys(state))
     except (KeyError, IndexError, ValueError, TypeError, RuntimeError, AttributeError) as e:
-        raise ModelMismatchError(f"{source} is not a checkpoint of {architecture}: {_first_line(e)}") from e
+        raise ModelMismatchError(f"{source} is not a checkpoint of {architecture}: {first_line(e)}") from e
     if not all(bool(torch.isfinite(p).all()) for p in model.parameters()):
         raise ModelMismatchError(f"{source} holds weights that are not finite numbers")
     return model.eval().requires_grad_(False)
@@ -134,7 +134,7 @@ def _read(path: Path) -> dict[str, Tensor]:
             return load_file(path)
         checkpoint = torch.load(path, map_location="cpu", weights_only=True)
     except (SafetensorError, pickle.UnpicklingError, OSError, EOFError, ValueError, KeyError, RuntimeError) as e:
-        raise ModelMismatchError(f"{path} cannot be read as a checkpoint: {_first_line(e)}") from e
+        raise ModelMismatchError(f"{path} cannot be read as a checkpoint: {first_line(e)}") from e
     return _state_dict(checkpoint, str(path))
 
 
@@ -146,7 +146,7 @@ def _fetch(name: str, architecture: str, quality: int) -> dict[str, Tensor]:
             checkpoint = torch.hub.load_state_dict_from_url(url, map_location="cpu", progress=False, weights_only=True)
     except (OSError, http.client.HTTPException, pickle.UnpicklingError, EOFError, RuntimeError) as e:
         raise ModelNotFoundError(
-            f"weights of {name} are not at hand and could not be fetched ({_first_line(e)}); "
+            f"weights of {name} are not at hand and could not be fetched ({first_line(e)}); "
             f"download {url} where there is a network and give it with --weights FILE"
         ) from e
     return _state_dict(checkpoint, url)
@@ -168,10 +168,6 @@ def _socket_timeout(seconds: float) -> Iterator[None]:
         yield
     finally:
         socket.setdefaulttimeout(before)
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0]
 
 
 # ------------------------------------------------------------------------ the scale path

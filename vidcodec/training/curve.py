@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from vidcodec.errors import TrainingError
+from vidcodec.errors import TrainingError, first_line
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ def read_curve(folder: Path) -> Curve:
         rows = [json.loads(line) for line in path.read_text().splitlines() if line.strip()]
         curve = Curve(*(np.array([r[k] for r in rows], np.float64) for k in ("minutes", "samples", "score", "points")))
     except (OSError, ValueError, KeyError, TypeError) as e:
-        raise TrainingError(f"{path} is not the log of a training run: {str(e).splitlines()[0]}") from e
+        raise TrainingError(f"{path} is not the log of a training run: {first_line(e)}") from e
     if not rows or curve.points.ndim != 3:
         raise TrainingError(f"{path} holds no validation yet, or of several kinds; wait for the next one")
     return curve
