@@ -41,11 +41,12 @@ from vidcodec.codec.decode import decode_video
 from vidcodec.codec.encode import encode_video
 from vidcodec.codec.options import EncodeOptions
 from vidcodec.codec.planes import plane_errors
+from vidcodec.evaluation import bdrate
+from vidcodec.files import write_whole
 from vidcodec.models.checkpoint import WEIGHTS, load_model
 from vidcodec.video import Frame, Sampling, VideoFormat, VideoReader, yuv_to_rgb
 
 REPOSITORY = Path(__file__).resolve().parent.parent
-MIN_OVERLAP = 0.5
 MODEL = EncodeOptions().model
 PLANES = ("y", "u", "v", "rgb")
 PLANE_WEIGHTS = (0.5, 0.25, 0.25)  # of Y, U, V in the cost, as the codec has them
@@ -156,10 +157,9 @@ def provenance() -> Point:
 
 
 def write_atomically(path: Path, text: str) -> None:
+    """A file of results, complete or not there, in a folder that is made where it is missing."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(path.name + ".part")
-    partial.write_text(text)
-    os.replace(partial, path)
+    write_whole(path, text)
 
 
 def lock(path: Path) -> IO[str]:
@@ -404,42 +404,21 @@ def code_point(
 # ------------------------------------------------------------------------------ BD figures
 
 
-def _curve(points: Iterable[Point], quality: str) -> tuple[np.ndarray, np.ndarray]:
-    """log10 rate and quality, both rising; a point that costs more for no more is left out."""
-    kept: list[tuple[float, float]] = []
-    for rate, value in sorted((math.log10(p["bpp"]), p[quality]) for p in points if p.get(quality) is not None):
-        if not kept or value > kept[-1][1]:
-            kept.append((rate, value))
-    return np.array([r for r, _ in kept]), np.array([q for _, q in kept])
-
-
-def _overlap(a: np.ndarray, b: np.ndarray) -> float:
-    """The part of the shorter range that lies in the other one."""
-    common = min(a.max(), b.max()) - max(a.min(), b.min())
-    shorter = min(np.ptp(a), np.ptp(b))
-    return max(0.0, float(common / shorter)) if shorter > 0 else 0.0
-
-
 def bd(anchor: Iterable[Point], test: Iterable[Point], quality: str = "psnr_yuv") -> Point:
     """Mean differences of `test` to `anchor`: rate in per cent at equal quality, quality in dB at equal rate.
 
-    By the package `bjontegaard`: Akima from 4 points a curve on, else PCHIP (a straight line between two points).
-    None (N/A) where the curves share less than half of the shorter one's range; the overlap stands beside.
+    Akima from 4 points a curve on, else PCHIP (a straight line between two points). None (N/A) where the curves share
+    less than half of the shorter one's range; the overlap stands beside.
     """
-    import bjontegaard
 
-    (ra, qa), (rt, qt) = _curve(anchor, quality), _curve(test, quality)
-    out: Point = {"bd_rate": None, "bd_psnr": None, "metric": quality, "points": [len(ra), len(rt)]}
-    if min(len(ra), len(rt)) < 2:
+    def curve(points: Iterable[Point]) -> list[tuple[float, float]]:
+        return [(p["bpp"], p[quality]) for p in points if p.get(quality) is not None]
+
+    found = bdrate.bd(curve(anchor), curve(test), min_points=2)
+    out: Point = {"bd_rate": found.rate, "bd_psnr": found.psnr, "metric": quality, "points": list(found.points)}
+    if not found.method:
         return {**out, "method": "none: fewer than two points"}
-    method = "akima" if min(len(ra), len(rt)) >= 4 else "pchip"
-    out |= {"method": method, "overlap_psnr": _overlap(qa, qt), "overlap_rate": _overlap(ra, rt)}
-    rates = {"require_matching_points": False, "min_overlap": 0}
-    if out["overlap_psnr"] >= MIN_OVERLAP:
-        out["bd_rate"] = float(bjontegaard.bd_rate(10**ra, qa, 10**rt, qt, method, **rates))
-    if out["overlap_rate"] >= MIN_OVERLAP:
-        out["bd_psnr"] = float(bjontegaard.bd_psnr(10**ra, qa, 10**rt, qt, method, **rates))
-    return out
+    return {**out, "method": found.method, "overlap_psnr": found.shared[0], "overlap_rate": found.shared[1]}
 
 
 def rival_points(anchors: Point, clip: Path, codec: str, frames: int) -> list[Point]:

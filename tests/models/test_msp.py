@@ -4,22 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
 from vidcodec.entropy.scales import MAX_INDEX
-from vidcodec.models.msp import (
-    PROFILES,
-    Msp,
-    MspConfig,
-    block_transform,
-    magnitude,
-    rate_of_symbols,
-    schedule,
-    symbol_bits,
-)
+from vidcodec.models.msp import PROFILES, Msp, MspConfig, block_transform, magnitude
 from vidcodec.models.msp_exact import ExactScales
+from vidcodec.models.msp_passes import schedule
+from vidcodec.models.rates import rate_of_symbols, symbol_bits
+from vidcodec.quantize.quantizer import UNIT, magnitudes
 
 CPU = torch.device("cpu")
 
@@ -137,7 +132,8 @@ def symbols(model: Msp, size: tuple[int, int], seed: int = 0) -> tuple[Tensor, T
 
 def exact_indices(model: Msp, level: int, z: Tensor, q: Tensor) -> Tensor:
     scales = ExactScales(model, level)
-    features, known = scales.features(z, (q.shape[-2], q.shape[-1])), scales.magnitude(q)
+    features = scales.features(z, (q.shape[-2], q.shape[-1]))
+    known = torch.from_numpy(magnitudes(UNIT * q.numpy().astype(np.int32))).double()
     out = [scales.z_index.flatten()]
     for k, step in enumerate(model.schedule):
         grid = (..., *step.grid)

@@ -1,8 +1,8 @@
 """Bjontegaard figures (VCEG-M33): the mean distance between two rate-distortion curves.
 
 Interpolation is Akima's, by the package `bjontegaard` (Herglotz et al. 2022 and 2024 found it closest to densely
-measured curves). A figure is None, printed N/A, where it would stand on nothing: fewer than four points that rise, or
-curves that share too little of their range.
+measured curves). A figure is None, printed N/A, where it would stand on nothing: fewer than four points that rise
+(unless a caller takes fewer, which are interpolated by PCHIP), or curves that share too little of their range.
 """
 
 from __future__ import annotations
@@ -17,8 +17,7 @@ import numpy as np
 
 from vidcodec.evaluation.results import Comparison, Point
 
-METHOD = "akima"
-MIN_POINTS = 4
+MIN_POINTS = 4  # Akima's least
 MIN_OVERLAP = 0.5  # of the shorter curve's range
 METRIC = "psnr_yuv"
 
@@ -27,33 +26,43 @@ Pair = tuple[float, float]  # bits per pixel, quality
 
 @dataclass(frozen=True)
 class Bd:
-    """rate: per cent at equal quality, below zero: fewer bits. psnr: of the metric at equal rate. note: why not."""
+    """rate: per cent at equal quality, below zero: fewer bits. psnr: of the metric at equal rate. note: why not.
+
+    method: 'akima', 'pchip' or, without figures, ''. points: rising ones of anchor and test. shared: the parts of the
+    shorter range of quality and of log rate that both curves have.
+    """
 
     rate: float | None
     psnr: float | None
     note: str = ""
+    method: str = ""
+    points: tuple[int, int] = (0, 0)
+    shared: tuple[float, float] = (0.0, 0.0)
 
 
-def bd(anchor: Iterable[Pair], test: Iterable[Pair]) -> Bd:
-    """Figures of `test` against `anchor`."""
+def bd(anchor: Iterable[Pair], test: Iterable[Pair], *, min_points: int = MIN_POINTS) -> Bd:
+    """Figures of `test` against `anchor`; min_points: of a curve, two or more. Below four PCHIP interpolates."""
     sides = {name: rising(pairs) for name, pairs in (("anchor", anchor), ("test", test))}
     notes = [f"{name}: {left} of {len(curve) + left} points cost more for no more quality, left out"
              for name, (curve, left) in sides.items() if left]  # fmt: skip
     a, t = (np.array(curve).reshape(-1, 2) for curve, _ in sides.values())
-    if short := [f"{name} has {len(c)}" for name, c in (("anchor", a), ("test", t)) if len(c) < MIN_POINTS]:
-        return Bd(None, None, "; ".join([*notes, f"N/A: needs {MIN_POINTS} rising points, {' and '.join(short)}"]))
+    points = len(a), len(t)
+    if short := [f"{name} has {n}" for name, n in zip(sides, points, strict=True) if n < min_points]:
+        note = f"N/A: needs {min_points} rising points, {' and '.join(short)}"
+        return Bd(None, None, "; ".join([*notes, note]), points=points)
+    method = "akima" if min(points) >= MIN_POINTS else "pchip"
+    shared = overlap(a[:, 1], t[:, 1]), overlap(np.log(a[:, 0]), np.log(t[:, 0]))
     package: Any = import_module("bjontegaard")
     options = {"require_matching_points": False, "min_overlap": 0}
     figures: list[float | None] = []
-    for what, figure, axis in (("quality", package.bd_rate, 1), ("rate", package.bd_psnr, 0)):
-        shared = overlap(*(np.log(c[:, 0]) if axis == 0 else c[:, 1] for c in (a, t)))
-        if shared < MIN_OVERLAP:
-            notes.append(f"N/A at equal {what}: the curves share {100 * shared:.0f} % of the shorter range")
+    for what, figure, part in zip(("quality", "rate"), (package.bd_rate, package.bd_psnr), shared, strict=True):
+        if part < MIN_OVERLAP:
+            notes.append(f"N/A at equal {what}: the curves share {100 * part:.0f} % of the shorter range")
             figures.append(None)
         else:
-            value = float(figure(a[:, 0], a[:, 1], t[:, 0], t[:, 1], METHOD, **options))
+            value = float(figure(a[:, 0], a[:, 1], t[:, 0], t[:, 1], method, **options))
             figures.append(value if math.isfinite(value) else None)
-    return Bd(figures[0], figures[1], "; ".join(notes))
+    return Bd(figures[0], figures[1], "; ".join(notes), method, points, shared)
 
 
 def rising(pairs: Iterable[Pair]) -> tuple[list[Pair], int]:

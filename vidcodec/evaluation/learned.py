@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import types
 import typing
+from abc import abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass, fields
 from functools import cache
@@ -15,7 +16,7 @@ from typing import Any
 import vidcodec
 from vidcodec.bitstream import BitstreamReader
 from vidcodec.codec.options import EncodeOptions
-from vidcodec.codec.presets import ADAPT, PRESETS, UPDATE_PRIORS
+from vidcodec.codec.presets import ADAPT, PRESETS, QUANTIZERS, REFINE, UPDATE_PRIORS
 from vidcodec.errors import InputError, ModelNotFoundError
 from vidcodec.evaluation.codec import Codec, Encoded, Source
 from vidcodec.video import Frame, Sampling, VideoFormat
@@ -24,15 +25,17 @@ from vidcodec.video import Frame, Sampling, VideoFormat
 CODE = ("adapt", "bitstream", "codec", "entropy", "models", "quantize", "video")
 # The rate point is a quality, and all codecs get the same frames.
 NOT_OPTIONS = ("sampling", "quality", "target_psnr", "target_bpp", "target_size")
-CHOICES: dict[str, tuple[str, ...]] = {"preset": tuple(PRESETS), "adapt": ADAPT, "update_prior": UPDATE_PRIORS}
+CHOICES: dict[str, tuple[str, ...]] = {
+    "preset": tuple(PRESETS), "adapt": ADAPT, "update_prior": UPDATE_PRIORS, "refine": REFINE, "quantizer": QUANTIZERS,
+}  # fmt: skip
 
 
 class VdcCodec(Codec):
     """Codes with `encode_video`; rates are whole .vdc files."""
 
+    @abstractmethod
     def encode_options(self, rate_point: float) -> EncodeOptions:
         """What `encode_video` is asked for at a rate point."""
-        raise NotImplementedError
 
     def prepare(self) -> None:
         import vidcodec.codec.decode
@@ -61,9 +64,9 @@ class VdcCodec(Codec):
                 for _, frame, _ in decoder.frames():
                     yield frame
 
+    @abstractmethod
     def weights_of(self, file: Path) -> Path | None:
         """The checkpoint a file was made with; None: the one that ships, or CompressAI's own."""
-        raise NotImplementedError
 
 
 @dataclass(frozen=True)

@@ -6,12 +6,9 @@ The same layers as `HyperScale` and `PassScale`, on the arithmetic of
 
 from __future__ import annotations
 
-import numpy as np
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from vidcodec.entropy.bank import bank
 from vidcodec.entropy.exact import (
     ACTIVATION_BITS,
     WEIGHT_BITS,
@@ -24,7 +21,6 @@ from vidcodec.entropy.scales import MAX_INDEX
 from vidcodec.models.msp import INDEX_GAIN, Msp, PassScale
 
 Z_LIMIT = 127.0
-MAGNITUDES = 1024
 
 
 def _int(conv: nn.Conv2d) -> IntConv:
@@ -75,7 +71,6 @@ class ExactScales:
         z_level = IntLevels.from_float(model.z_index.table).at(level)
         self.z_index = to_index(z_level)  # (1, Z, 1, 1)
         self.device = model.hyper_scale.stem.weight.device
-        self.magnitudes = torch.from_numpy(bank().log_magnitude.astype(np.float64)).to(self.device)
 
     def features(self, z: Tensor, size: tuple[int, int]) -> Tensor:
         """z symbols (B, Z, h/4, w/4), any dtype, to scale features (B, S, h, w) float64."""
@@ -85,10 +80,9 @@ class ExactScales:
         x = to_activation(F.pixel_shuffle(self.up2(x), 2) + self.bias)
         return x[..., : size[0], : size[1]]
 
-    def magnitude(self, q: Tensor) -> Tensor:
-        """y symbols to the activations later passes see: 2^8 log2(1 + |q|), by table."""
-        return self.magnitudes[q.abs().clamp(max=MAGNITUDES - 1).long()]
-
     def pass_index(self, k: int, features: Tensor, known: Tensor) -> list[Tensor]:
-        """Table indices of pass k, one tensor a cell, from features and known magnitudes on its grid."""
+        """Table indices of pass k, one tensor a cell, from features and known magnitudes (2^8 log2(1 + |q|)).
+
+        Both lie on the pass's grid and are float64.
+        """
         return self.passes[k](features, known)
