@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import pytest
@@ -31,6 +32,8 @@ def test_our_options_reach_the_encoder() -> None:
     options = codec.encode_options(37.5)
     assert (options.adapt, options.update_prior, options.max_minutes) == ("encoder", "spike-slab", 1.5)
     assert (options.weights, options.quality) == (Path("w.safetensors"), 37.5)
+    decided = parse_codec("vidcodec:refine=sga,quantizer=rdoq,refine-steps=3").codec.encode_options(50)  # type: ignore[attr-defined]
+    assert (decided.refine, decided.quantizer, decided.refine_steps) == ("sga", "rdoq", 3)
 
 
 def test_a_default_written_out_is_the_same_codec() -> None:
@@ -87,6 +90,8 @@ def test_points_name_a_file_and_a_codec() -> None:
         ("x264:intra,rates=60", "from 0 to 51, not 60"),
         ("x264:intra,rates=22.5", "whole number"),
         ("vidcodec:adapt=everything", "none, encoder, decoder, full"),
+        ("vidcodec:refine=lofty", "vidcodec:refine cannot be 'lofty': none, lof, sga"),
+        ("vidcodec:quantizer=scalar", "vidcodec:quantizer cannot be 'scalar': uniform, rdoq, trellis"),
         ("vidcodec:quality=40", "rates="),
         ("vidcodec:none", "name=value"),
         ("vidcodec:steps=many", "cannot be 'many'"),
@@ -101,6 +106,7 @@ def test_mistakes_are_told_with_what_is_possible(text: str, says: str) -> None:
 
 def test_a_program_that_is_not_here_is_told_before_any_work(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setitem(sys.modules, "imageio_ffmpeg", None)
     with pytest.raises(CodecUnavailableError, match="no vvencapp on the PATH"):
         parse_codec("vvenc:intra").codec.check()
 

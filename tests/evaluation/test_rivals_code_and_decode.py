@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -14,7 +15,7 @@ from vidcodec.adapt.coder import encode_update
 from vidcodec.adapt.update import TensorUpdate, Update, sent_parameters
 from vidcodec.bitstream import BitstreamReader, UpdateUnit
 from vidcodec.bitstream.writer import bitstream_bytes
-from vidcodec.errors import InputError, ModelNotFoundError, UnsupportedInputError
+from vidcodec.errors import CodecUnavailableError, InputError, ModelNotFoundError, UnsupportedInputError
 from vidcodec.evaluation.codec import Codec, Encoded, Source, padded
 from vidcodec.evaluation.rivals import parse_codec
 from vidcodec.evaluation.video_rivals import Vvenc
@@ -36,6 +37,13 @@ def code(spec: str, source: Source, rate: float, folder: Path) -> tuple[Codec, E
     codec.prepare()
     folder.mkdir(exist_ok=True)
     return codec, codec.encode(source, rate, folder)
+
+
+def program(path: Path, script: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A program that does what a shell script says, first on the PATH."""
+    path.write_text(f"#!/bin/sh\n{script}\n")
+    path.chmod(0o755)
+    monkeypatch.setenv("PATH", str(path.parent), prepend=":")
 
 
 def error(a: list[Frame], b: list[Frame]) -> float:
@@ -130,7 +138,8 @@ def test_padding_repeats_the_edge(make_frames: Callable[..., list[Frame]]) -> No
     assert (wide.uv[:, 3] == wide.uv[:, 2]).all()
 
 
-def test_vvenc_is_called_with_its_settings() -> None:
+def test_vvenc_is_called_with_its_settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    program(tmp_path / "vvencapp", "", monkeypatch)
     intra, inter = (Vvenc(mode).command(Path("a.y4m"), Path("b.266"), 32) for mode in ("intra", "inter"))
     assert intra[intra.index("--qp") + 1] == inter[inter.index("--qp") + 1] == "32"
     assert intra[intra.index("--intraperiod") + 1] == "1"
@@ -138,12 +147,40 @@ def test_vvenc_is_called_with_its_settings() -> None:
     assert inter[inter.index("--qpa") + 1] == "0"
 
 
+def test_an_ffmpeg_with_libvvenc_stands_in_for_vvencapp(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setitem(sys.modules, "imageio_ffmpeg", None)
+    program(tmp_path / "ffmpeg", "echo ' V....D libx265   another'", monkeypatch)
+    with pytest.raises(CodecUnavailableError, match="nor an ffmpeg with libvvenc"):
+        Vvenc("intra").settings()
+    program(tmp_path / "ffmpeg", "echo ' V....D libvvenc  H.266'", monkeypatch)
+    intra = Vvenc("intra").settings()["command"]
+    assert intra[0] == "ffmpeg"
+    assert intra[intra.index("-qp") + 1] == intra[intra.index("-qpa") + 1] == "0"
+    assert intra[intra.index("-vvenc-params") + 1].startswith("IntraPeriod=1:")
+
+
+@pytest.mark.parametrize("mode", ["intra", "inter"])
+def test_vvenc_codes_frames_that_come_back(mode: str, make_source: MakeSource, tmp_path: Path) -> None:
+    spec = f"vvenc:{mode},preset=faster"
+    try:
+        parse_codec(spec).codec.check()  # type: ignore[union-attr]
+    except CodecUnavailableError as unavailable:
+        pytest.skip(str(unavailable))
+    source = make_source(3, (99, 77))
+    sizes, errors = [], []
+    for rate in (20, 40):
+        codec, encoded = code(spec, source, rate, tmp_path / f"{rate}")
+        decoded = list(codec.decode(encoded.files, source.format))
+        assert [f.y.shape for f in decoded] == [(77, 99)] * 3
+        sizes.append(encoded.rate_bytes)
+        errors.append(error(list(source.frames()), decoded))
+    assert sizes[0] > sizes[1]
+    assert errors[0] < errors[1] < 150
+
+
 def test_a_vvenc_that_fails_is_told(make_source: MakeSource, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    program = tmp_path / "bin" / "vvencapp"
-    program.parent.mkdir()
-    program.write_text("#!/bin/sh\necho 'no licence today' >&2\nexit 3\n")
-    program.chmod(0o755)
-    monkeypatch.setenv("PATH", str(program.parent), prepend=":")
+    program(tmp_path / "vvencapp", "echo 'no licence today' >&2\nexit 3", monkeypatch)
     with pytest.raises(UnsupportedInputError, match="exit code 3: no licence today"):
         code("vvenc:intra", make_source(1), 30, tmp_path / "coded")
 

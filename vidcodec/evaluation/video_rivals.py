@@ -1,4 +1,4 @@
-"""Conventional video codecs: x264, x265, SVT-AV1 and VP9 from PyAV's own FFmpeg, VVenC from the path.
+"""Conventional video codecs: x264, x265, SVT-AV1 and VP9 from PyAV's own FFmpeg, VVenC from a program.
 
 Each has two modes. `intra`: every picture a key frame. `inter`: one key frame, then the encoder's own default
 structure with B frames and lookahead, at its slow preset: what a user who wants small files would take. Always a
@@ -14,8 +14,10 @@ import shutil
 import subprocess
 from abc import abstractmethod
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
+from importlib import import_module
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -182,38 +184,44 @@ class Vp9(Av1Scale):
 
 @dataclass(frozen=True)
 class Vvenc(VideoRival):
-    """H.266 by the program `vvencapp` (github.com/fraunhoferhhi/vvenc), perceptual adaptation off.
+    """H.266 by VVenC, perceptual adaptation off, decoded by PyAV's FFmpeg.
 
-    The file is a raw byte stream; parameter sets count.
+    The encoder is `vvencapp` (github.com/fraunhoferhhi/vvenc) on the PATH, else an `ffmpeg` that has libvvenc: the one
+    on the PATH or that of the package imageio-ffmpeg. The file is a raw byte stream; parameter sets count.
     """
 
     preset: str = "medium"
 
     family = "vvenc"
     lowest, highest, usual = 0, 63, (22, 37)
-    program: ClassVar[str] = "vvencapp"
+    app: ClassVar[str] = "vvencapp"
 
     def from_qp(self, qp: float) -> float | None:
         return qp
 
     def settings(self) -> dict[str, Any]:
+        self.check()
         return {"command": self.command(Path("in.y4m"), Path("out.266"), 0), "version": self._version}
 
     def check(self) -> None:
-        if shutil.which(self.program) is None:
+        if self._program is None:
             raise CodecUnavailableError(
-                f"{self.label}: there is no {self.program} on the PATH: build it from github.com/fraunhoferhhi/vvenc, "
-                "or give points measured elsewhere with points:FILE#NAME"
+                f"{self.label}: there is no {self.app} on the PATH, nor an ffmpeg with libvvenc: pip install "
+                "imageio-ffmpeg, build github.com/fraunhoferhhi/vvenc, or give points measured elsewhere with "
+                "points:FILE#NAME"
             )
         if "vvc" not in av.codecs_available:
             raise CodecUnavailableError(f"{self.label}: this PyAV cannot decode H.266: it needs FFmpeg 7.1 or later")
 
     def command(self, y4m: Path, out: Path, qp: int) -> list[str]:
-        """How `vvencapp` is called."""
-        words = [self.program, "-i", str(y4m), "-o", str(out), "--preset", self.preset, "--qp", str(qp)]
-        words += ["--qpa", "0", "--threads", "1", "--verbosity", "1"]
-        intra, inter = ["--intraperiod", "1", "--gopsize", "1"], ["--intraperiod", str(ONE_KEY_FRAME)]
-        return [*words, *(intra if self.mode == INTRA else inter)]
+        """How the encoder is called: without directories, as settings have it."""
+        period = "1" if self.mode == INTRA else str(ONE_KEY_FRAME)
+        if self._program is None or Path(self._program).name == self.app:
+            words = [self.app, "-i", str(y4m), "-o", str(out), "--preset", self.preset, "--qp", str(qp), "--qpa", "0"]
+            return [*words, "--intraperiod", period, "--threads", "1", "--verbosity", "1"]
+        words = ["ffmpeg", "-y", "-nostdin", "-loglevel", "error", "-i", str(y4m), "-fps_mode", "passthrough"]
+        words += ["-c:v", "libvvenc", "-preset", self.preset, "-qp", str(qp), "-qpa", "0", "-threads", "1"]
+        return [*words, "-vvenc-params", f"IntraPeriod={period}:Threads=1", "-f", "vvc", str(out)]
 
     def encode(self, source: Source, rate_point: float, folder: Path) -> Encoded:
         self.check()
@@ -222,7 +230,8 @@ class Vvenc(VideoRival):
         with open_writer(y4m, format) as writer:
             for frame in source.frames():
                 writer.write(padded(frame, 2))
-        done = subprocess.run(self.command(y4m, path, int(rate_point)), capture_output=True, text=True, check=False)
+        command = [str(self._program), *self.command(y4m, path, int(rate_point))[1:]]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
         y4m.unlink()
         if done.returncode or not path.is_file():
             last = (done.stderr or done.stdout).strip().splitlines()[-1:]
@@ -230,7 +239,24 @@ class Vvenc(VideoRival):
         return Encoded([path], path.stat().st_size)
 
     @cached_property
+    def _program(self) -> str | None:
+        return shutil.which(self.app) or next(filter(_has_vvenc, _ffmpegs()), None)
+
+    @cached_property
     def _version(self) -> str:
-        self.check()
-        done = subprocess.run([self.program, "--version"], capture_output=True, text=True, check=False)
-        return (done.stdout or done.stderr).strip().partition("\n")[0]
+        option = "--version" if Path(str(self._program)).name == self.app else "-version"
+        done = subprocess.run([str(self._program), option], capture_output=True, text=True, check=False)
+        return (done.stdout or done.stderr).strip().partition("\n")[0].partition(" Copyright")[0]
+
+
+def _ffmpegs() -> Iterator[str]:
+    """Programs to look for VVenC in."""
+    if found := shutil.which("ffmpeg"):
+        yield found
+    with suppress(ImportError, RuntimeError):  # not installed; installed without its program
+        yield import_module("imageio_ffmpeg").get_ffmpeg_exe()
+
+
+def _has_vvenc(ffmpeg: str) -> bool:
+    done = subprocess.run([ffmpeg, "-hide_banner", "-encoders"], capture_output=True, text=True, check=False)
+    return " libvvenc " in done.stdout
