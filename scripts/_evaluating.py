@@ -25,8 +25,9 @@ from vidcodec.cli.evaluate import Tell
 from vidcodec.evaluation.clips import FrameChoice
 from vidcodec.evaluation.datasets import default_cache
 from vidcodec.evaluation.evaluate import Request, evaluate
-from vidcodec.evaluation.results import Comparison, Point, Results, write_whole
+from vidcodec.evaluation.results import Comparison, Point, Results
 from vidcodec.evaluation.rivals import parse_codecs
+from vidcodec.files import write_whole
 
 
 def parser(doc: str | None, name: str) -> argparse.ArgumentParser:

@@ -18,7 +18,6 @@ from vidcodec.evaluation.results import (
     Provenance,
     Results,
     load_results,
-    write_whole,
 )
 
 
@@ -82,12 +81,3 @@ def test_foreign_files_are_told(text: str, says: str, tmp_path: Path) -> None:
 def test_a_folder_without_results_is_told(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="evaluate --out"):
         load_results(tmp_path)
-
-
-def test_a_file_is_written_whole_or_not_at_all(tmp_path: Path) -> None:
-    path = tmp_path / "file.json"
-    write_whole(path, "old")
-    with pytest.raises(UnicodeEncodeError):
-        write_whole(path, "new \ud800")
-    assert path.read_text() == "old"
-    assert list(tmp_path.iterdir()) == [path]

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import io
 import os
-import secrets
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from types import TracebackType
@@ -16,6 +15,7 @@ from vidcodec.bitstream.header import Header
 from vidcodec.bitstream.index import Done, Index, IndexEntry, symbols_checksum
 from vidcodec.bitstream.units import DONE, FRAM, HEAD, INDX, MAGIC, UPDT, pack_unit
 from vidcodec.errors import OutputError
+from vidcodec.files import partial_of, publish
 
 
 class BitstreamWriter:
@@ -120,21 +120,16 @@ class BitstreamWriter:
     def _open(self, target: Path) -> BinaryIO:
         if target.exists() and not target.is_file():
             return target.open("wb")
-        self._temporary = target.with_name(f".vidcodec-{secrets.token_hex(8)}.part")
+        self._temporary = partial_of(target)
         return self._temporary.open("xb")
 
     def _close(self) -> None:
         if self._file is None or self._target is None:
             return
-        self._file.flush()
-        if self._temporary is None:
-            self._file.close()
-            return
-        os.fsync(self._file.fileno())
         self._file.close()
-        os.replace(self._temporary, self._target)
-        self._temporary = None
-        _sync_directory(self._target.parent)
+        if self._temporary is not None:
+            publish(self._temporary, self._target)
+            self._temporary = None
 
     def _discard(self) -> None:
         with contextlib.suppress(OSError):
@@ -165,13 +160,3 @@ def _output_errors(target: Path | None) -> Iterator[None]:
         yield
     except OSError as error:
         raise OutputError(f"cannot write {target or 'the output'}: {error.strerror or error}") from error
-
-
-def _sync_directory(directory: Path) -> None:
-    """Makes a rename last; where directories cannot be synced there is nothing to be done."""
-    with contextlib.suppress(OSError):
-        descriptor = os.open(directory, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)

@@ -15,7 +15,8 @@ import numpy as np
 from vidcodec.errors import InputError
 from vidcodec.evaluation.codec import Source, shown
 from vidcodec.evaluation.datasets import Sequence, load
-from vidcodec.evaluation.results import ClipInfo, write_whole
+from vidcodec.evaluation.results import ClipInfo
+from vidcodec.files import write_whole
 from vidcodec.video import Frame, Sampling, VideoFormat, VideoReader, open_writer
 
 SOURCES = "sources"

@@ -29,6 +29,7 @@ from urllib.parse import urlsplit
 
 from vidcodec.errors import FetchError, OutputError, UnreachableError
 from vidcodec.evaluation.datasets import Entry
+from vidcodec.files import write_whole
 
 try:
     import fcntl
@@ -201,17 +202,7 @@ def _recorded(path: Path) -> str | None:
 
 
 def _record(path: Path, digest: str) -> None:
-    _write_text(_record_of(path), f"{digest}  {path.name}\n")
-
-
-def _write_text(path: Path, text: str) -> None:
-    """A small file, complete or not there."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        temporary.write_text(text, encoding="utf-8")
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    write_whole(_record_of(path), f"{digest}  {path.name}\n")
 
 
 @contextmanager
@@ -424,7 +415,7 @@ class _Download:
         self._restart()
         if version := _version_in(answer):
             facts = {"address": self.address, "version": version, "bytes": _length_in(answer)}
-            _write_text(_facts(self.path), json.dumps(facts) + "\n")
+            write_whole(_facts(self.path), json.dumps(facts) + "\n")
 
     def _restart(self) -> None:
         self.part.truncate(0)

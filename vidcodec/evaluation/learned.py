@@ -126,17 +126,19 @@ class Vidcodec(VdcCodec):
 
     def inspect(self, files: list[Path]) -> dict[str, Any]:
         """Bits of every tensor of the model update, by name."""
-        from vidcodec.adapt.coder import decode_update, tensor_bits
+        from vidcodec.adapt.coder import decode_update, selection_of, tensor_bits
         from vidcodec.codec.models import load_for_stream, pick_device
 
         with BitstreamReader(files[0], strict=True) as reader:
             updates, h = [unit.payload for unit in reader.updates], reader.header
         if not updates:
             return {"tensor_bits": {}}
-        network = load_for_stream(h.model, h.model_digest, self.weights_of(files[0]), pick_device("cpu")).network
+        base = load_for_stream(h.model, h.model_digest, self.weights_of(files[0]), pick_device("cpu"))
         totals: dict[str, float] = {}
         for payload in updates:
-            for name, bits in tensor_bits(decode_update(payload, network), network).items():
+            update = decode_update(payload, base.network, base.folder)
+            chosen = selection_of(payload, base.network, base.folder)
+            for name, bits in tensor_bits(update, base.network, chosen).items():
                 totals[name] = totals.get(name, 0.0) + float(bits)
         return {"tensor_bits": totals}
 

@@ -7,7 +7,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from vidcodec.evaluation.results import Results, write_whole
+from vidcodec.evaluation.results import Results
+from vidcodec.files import write_whole
 
 AXES = {
     "psnr_yuv": "PSNR-YUV 6:1:1 (dB)", "psnr_y": "PSNR-Y (dB)", "psnr_rgb": "PSNR-RGB (dB)",

@@ -17,7 +17,8 @@ from vidcodec.evaluation.report_figures import bits_section, cost_section, curve
 from vidcodec.evaluation.report_html import Child, Markup, join, tag
 from vidcodec.evaluation.report_pictures import Shot, SideBySide, compare
 from vidcodec.evaluation.report_result import result_section
-from vidcodec.evaluation.results import Point, Results, write_whole
+from vidcodec.evaluation.results import Point, Results
+from vidcodec.files import write_whole
 
 PAGE = "index.html"
 PICTURE_BUDGET = 11_000_000  # bytes of pictures in the page, as text

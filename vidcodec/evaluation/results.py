@@ -43,13 +43,13 @@ from __future__ import annotations
 import csv
 import io
 import json
-import os
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, TypeVar
 
 from vidcodec.errors import InputError
+from vidcodec.files import write_whole
 
 FORMAT, VERSION = "vidcodec-results", 1
 RESULTS_JSON, RESULTS_CSV = "results.json", "results.csv"
@@ -286,19 +286,6 @@ def read_point(text: str) -> Point:
 def point_text(point: Point) -> str:
     """A point for its own file."""
     return json.dumps(asdict(point), indent=1, allow_nan=False) + "\n"
-
-
-def write_whole(path: Path, content: str | bytes) -> None:
-    """Write a file that is complete or not there: a temporary name, to the disk, renamed. Text as UTF-8."""
-    partial = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        with partial.open("wb") as file:
-            file.write(content.encode() if isinstance(content, str) else content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 def _read(kind: type[T], values: Mapping[str, Any]) -> T:

@@ -20,8 +20,9 @@ from typing import Any
 import vidcodec
 from vidcodec.errors import InputError, OutputError
 from vidcodec.evaluation import provenance
-from vidcodec.evaluation.results import ClipInfo, Failure, Point, point_text, read_point, write_whole
+from vidcodec.evaluation.results import ClipInfo, Failure, Point, point_text, read_point
 from vidcodec.evaluation.worker import Job
+from vidcodec.files import write_whole
 
 POINTS, CODED, WORK = "points", "coded", "work"
 POLL_SECONDS = 0.05

@@ -22,8 +22,8 @@ from typing import Any
 
 from vidcodec.errors import VidcodecError
 from vidcodec.evaluation.codec import Codec, Source, exactly
-from vidcodec.evaluation.results import write_whole
 from vidcodec.evaluation.rivals import parse_codec
+from vidcodec.files import write_whole
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import secrets
 from collections.abc import Iterator
 from contextlib import closing, suppress
 from fractions import Fraction
@@ -16,9 +15,10 @@ import av.error
 from av.container import InputContainer, OutputContainer
 
 from vidcodec.errors import BitstreamError, OutputError
+from vidcodec.files import partial_of, publish
 from vidcodec.postfilter.carriage import CODECS, Framing, insert, messages, without_messages
 from vidcodec.postfilter.message import UUID, FilterMessage
-from vidcodec.video.output import Reporting, synchronise
+from vidcodec.video.output import Reporting
 from vidcodec.video.source import MediaSource
 
 ATTACHMENT = "vidcodec-filter"
@@ -135,7 +135,7 @@ class Output:
 
     def __init__(self, path: Path, *, format: str | None = None) -> None:
         self.path = path
-        self.partial = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
+        self.partial = partial_of(path)
         name = format or container_format(path)
         # Time stamps are not ours to move, and the same input gives the same bytes.
         options = {"avoid_negative_ts": "disabled", "fflags": "+bitexact"}
@@ -154,9 +154,7 @@ class Output:
             if error is None:
                 with Reporting(self.path):
                     self.container.close()
-                    synchronise(self.partial)
-                    self.partial.replace(self.path)
-                    synchronise(self.path.parent)
+                    publish(self.partial, self.path)
             else:
                 with suppress(av.error.FFmpegError, OSError, ValueError):
                     self.container.close()

@@ -11,9 +11,10 @@ import cv2
 import numpy as np
 
 from vidcodec.errors import OutputError
+from vidcodec.files import synchronise
 from vidcodec.video.colour import yuv_to_rgb
 from vidcodec.video.frame import Frame, VideoFormat
-from vidcodec.video.output import FrameWriter, close_quietly, synchronise
+from vidcodec.video.output import FrameWriter, close_quietly
 
 
 class Y4mWriter(FrameWriter):
@@ -26,6 +27,8 @@ class Y4mWriter(FrameWriter):
 
     def __init__(self, path: Path, format: VideoFormat) -> None:
         super().__init__(path, format)
+        if format.rgb:
+            raise OutputError(f"{path}: Y4M holds no RGB: write .mkv, or a directory for PNG")
         self._first = self._last = 0
         if format.frame_rate is None:
             self.notes.append("Y4M has no time stamps: the frames get their average rate")

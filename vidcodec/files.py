@@ -1,0 +1,51 @@
+"""Files that are complete or not there: written beside their target, brought to the disk, renamed."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import secrets
+from collections.abc import Iterator
+from pathlib import Path
+
+
+def partial_of(path: Path) -> Path:
+    """A new name beside `path` to write it under: hidden, and short whatever the length of its own."""
+    return path.with_name(f".vidcodec-{secrets.token_hex(8)}.part")
+
+
+def synchronise(path: Path) -> None:
+    """Bring a file or directory to the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def publish(partial: Path, path: Path) -> None:
+    """Bring a complete file to the disk and give it its name, in place of what had it. Raises OSError."""
+    synchronise(partial)
+    os.replace(partial, path)
+    with contextlib.suppress(OSError):  # makes the rename last; not all systems can sync a directory
+        synchronise(path.parent)
+
+
+@contextlib.contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """Gives a name to write a file under, which becomes `path` when the block ends well.
+
+    After an error what was at `path` stays, and nothing is left beside it. Raises OSError.
+    """
+    partial = partial_of(path)
+    try:
+        yield partial
+        publish(partial, path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def write_whole(path: Path, content: str | bytes) -> None:
+    """Write a small file, complete or not there; text as UTF-8. Raises OSError."""
+    with replacing(path) as partial:
+        partial.write_bytes(content.encode() if isinstance(content, str) else content)
