@@ -1,9 +1,11 @@
-"""The base model without adaptation against other codecs: R-D points, BD-rate per clip, Kodak.
+"""The base model without adaptation against other codecs: R-D points, BD-rate per clip, Kodak, stills.
 
-    python scripts/measure_rd.py CLIP... --anchors rivals_2fps.json --kodak DIR --kodak-anchors DIR
+    python scripts/measure_rd.py CLIP... --anchors rivals_2fps.json --kodak DIR --kodak-anchors DIR --stills DIR
 
-Clips: frames at 2 fps as the anchors took them. Kodak: every picture is a video of one frame; R'G'B' PSNR against the
-PNG itself, so the conversion to 4:2:0 counts against the codec; averages over the pictures, as CompressAI's figures.
+The weights as they ship, nothing adapted; three ways to decide the symbols: plain rounding, a trellis (what the preset
+'fast' does), and, slow, a trellis with latents refined by greedy search. Clips: frames at 2 fps as the anchors took
+them. Pictures: each is a video of one frame; R'G'B' PSNR against the picture itself, so the conversion to 4:2:0 counts
+against the codec; averages over the pictures, as CompressAI's figures.
 """
 
 from __future__ import annotations
@@ -12,6 +14,7 @@ import argparse
 import json
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -21,7 +24,6 @@ from _measuring import (
     add_coding_options,
     bd,
     code_clip,
-    code_point,
     coding_key,
     digest_of,
     frame_errors,
@@ -30,27 +32,59 @@ from _measuring import (
     parser,
     psnr,
     rival_points,
+    sampling,
     show,
     table,
 )
 
 from vidcodec.codec.options import EncodeOptions
-from vidcodec.video import VideoReader
+from vidcodec.video import Sampling, VideoReader
 
 ALL_RIVALS = ("x265-intra", "x264-intra", "svtav1-intra", "vvenc-intra", "x265-inter", "svtav1-inter")
 KODAK_PICTURES = 24
+PICTURES = (".png", ".jpg", ".jpeg")
+# Name: quantiser, refinement.
+WAYS = {"plain": ("uniform", "none"), "trellis": ("trellis", "none"), "trellis, lof": ("trellis", "lof")}
 QUALITIES = [5.0, 20.0, 40.0, 60.0, 80.0, 95.0]
 
 
 def arguments() -> argparse.Namespace:
     p = parser(__doc__)
     add_coding_options(p)
-    p.set_defaults(steps=0)
     p.add_argument("--qualities", type=numbers, default=QUALITIES, metavar="Q,Q", help="default: 5,20,40,60,80,95")
     p.add_argument("--anchors", type=Path, metavar="JSON", help="measured points of other codecs on the clips")
     p.add_argument("--kodak", type=Path, metavar="DIR", help="the Kodak pictures, PNG")
+    p.add_argument("--stills", type=Path, metavar="DIR", help="more pictures, JPEG or PNG")
+    p.add_argument("--ways", type=ways, default=["plain", "trellis"], metavar="WAY;WAY",
+                   help="for clips: plain, trellis, 'trellis, lof' (default: plain;trellis)")
+    p.add_argument("--picture-ways", type=ways, default=["plain", "trellis"], metavar="WAY;WAY",
+                   help="for pictures (default: plain;trellis)")
     p.add_argument("--kodak-anchors", type=Path, metavar="DIR", help="CompressAI's published points, JSON files")
     return p.parse_args()
+
+
+def ways(text: str) -> list[str]:
+    """'plain;trellis' as names of `WAYS`."""
+    asked = [part.strip() for part in text.split(";")]
+    if unknown := set(asked) - set(WAYS):
+        raise argparse.ArgumentTypeError(f"not a way: {', '.join(unknown)}; known: {'; '.join(WAYS)}")
+    return asked
+
+
+def coded(
+    results: Results, args: argparse.Namespace, source: Path, way: str, quality: float, **of: Any
+) -> Point | None:
+    """One clip or picture coded one way at one quality; of: `frames`, the limit of a clip, or `rgb` of a picture."""
+    quantizer, refine = WAYS[way]
+    frames = of.get("frames")
+    options = EncodeOptions(
+        sampling=sampling(args.fps, frames) if "frames" in of else Sampling(), quality=quality, adapt="none",
+        preset=args.preset, quantizer=quantizer, refine=refine, weights=args.weights, device="cpu",
+    )  # fmt: skip
+    point = results.point(
+        coding_key(source, options, frames), lambda: code_clip(source, options, rgb=of.get("rgb", lambda: None)())
+    )
+    return {**point, "way": way} if point else None
 
 
 # ----------------------------------------------------------------------------------- clips
@@ -63,35 +97,35 @@ def frame_limit(anchors: Point, clip: Path) -> int | None:
 
 
 def measure_clips(results: Results, args: argparse.Namespace, anchors: Point) -> tuple[Point, str]:
-    """BD-rates against every rival, and two tables."""
-    rows, bds = [], {}
+    """BD-rates of every way against every rival, and tables."""
+    rows, bds = [], {way: {} for way in args.ways}  # type: ignore[var-annotated]
     for clip in args.clips:
         limit = frame_limit(anchors, clip)
-        asked = [code_point(results, args, clip, q, "none", limit) for q in args.qualities]
-        points = [p for p in asked if p]
-        rows += [
-            [p["clip"], f"{p['quality']:g}", str(p["frames"]), show(p["bytes"], 0), show(p["bpp"], 4)]
-            + [show(p[f"psnr_{k}"]) for k in ("y", "u", "v", "yuv", "rgb")]
-            for p in points
-        ]
-        frames = points[0]["frames"] if points else 0
-        bds[clip.name] = {r: bd(rival_points(anchors, clip, r, frames), points) for r in ALL_RIVALS}
-    means = {r: mean_of(figures[r]["bd_rate"] for figures in bds.values()) for r in ALL_RIVALS}
-    rates = [[c, *(show(f[r]["bd_rate"], 1, sign=True) for r in ALL_RIVALS)] for c, f in bds.items()]
-    rates.append(["mean of those there", *(show(means[r], 1, sign=True) for r in ALL_RIVALS)])
-    head = ["clip", "quality", "frames", "bytes", "bpp", "Y", "U", "V", "YUV", "RGB"]
-    text = "\n\n".join(
-        [
-            "BD-rate in per cent against each codec on the same frames (PSNR-YUV, Akima; below zero: fewer bits than "
-            "it). The rivals' bytes are bare packets, ours the whole file.",
-            table(["clip", *ALL_RIVALS], rates),
-            table(head, rows),
-        ]
+        for way in args.ways:
+            asked = [coded(results, args, clip, way, q, frames=limit) for q in args.qualities]
+            points = [p for p in asked if p]
+            rows += [
+                [p["clip"], way, f"{p['quality']:g}", str(p["frames"]), show(p["bytes"], 0), show(p["bpp"], 4)]
+                + [show(p[f"psnr_{k}"]) for k in ("y", "u", "v", "yuv", "rgb")]
+                for p in points
+            ]
+            frames = points[0]["frames"] if points else 0
+            bds[way][clip.name] = {r: bd(rival_points(anchors, clip, r, frames), points) for r in ALL_RIVALS}
+    means = {w: {r: mean_of(f[r]["bd_rate"] for f in bds[w].values()) for r in ALL_RIVALS} for w in args.ways}
+    tables = []
+    for way in args.ways:
+        rates = [[c, *(show(f[r]["bd_rate"], 1, sign=True) for r in ALL_RIVALS)] for c, f in bds[way].items()]
+        rates.append(["mean of those there", *(show(means[way][r], 1, sign=True) for r in ALL_RIVALS)])
+        tables += [f"Symbols decided: {way}.", table(["clip", *ALL_RIVALS], rates)]
+    head = ["clip", "way", "quality", "frames", "bytes", "bpp", "Y", "U", "V", "YUV", "RGB"]
+    about = (
+        "BD-rate in per cent against each codec on the same frames (PSNR-YUV, Akima; below zero: fewer bits than it). "
+        "The rivals' bytes are bare packets, ours the whole file."
     )
-    return {"clips": bds, "mean_bd_rate": means}, text
+    return {"clips": bds, "mean_bd_rate": means}, "\n\n".join([about, *tables, table(head, rows, 2)])
 
 
-# ----------------------------------------------------------------------------------- Kodak
+# -------------------------------------------------------------------------------- pictures
 
 
 def read_rgb(path: Path) -> np.ndarray:
@@ -109,13 +143,6 @@ def ceiling(path: Path) -> Point:
         return {"psnr_rgb": psnr(float(frame_errors(frame, frame, reader.format, read_rgb(path))[3]))}
 
 
-def picture_point(results: Results, args: argparse.Namespace, path: Path, quality: float) -> Point | None:
-    """One picture at one quality."""
-    options = EncodeOptions(quality=quality, adapt="none", weights=args.weights, device="cpu")
-    key = coding_key(path, options, None)
-    return results.point(key, lambda: code_clip(path, options, rgb=read_rgb(path)))
-
-
 def published(folder: Path) -> dict[str, list[Point]]:
     """Points of CompressAI's files by codec."""
     out = {}
@@ -126,38 +153,49 @@ def published(folder: Path) -> dict[str, list[Point]]:
     return out
 
 
-def measure_kodak(results: Results, args: argparse.Namespace) -> tuple[Point, str]:
-    """Mean points over the pictures, BD figures against the published ones, and two tables."""
-    pictures = sorted(args.kodak.glob("*.png"))
-    rows, points = [], []
-    for quality in args.qualities:
-        asked = [picture_point(results, args, path, quality) for path in pictures]
-        there = [p for p in asked if p]
-        if len(there) < len(pictures):
-            continue
-        keys = ("bpp", "psnr_rgb", "psnr_yuv", "psnr_y")
-        points.append({k: float(np.mean([p[k] for p in there])) for k in keys} | {"quality": quality})
-        rows.append([f"{quality:g}", show(points[-1]["bpp"], 4), *(show(points[-1][k]) for k in keys[1:])])
+def measure_pictures(results: Results, args: argparse.Namespace, folder: Path, what: str) -> tuple[Point, str]:
+    """Mean points over the pictures by way, BD figures against the published ones and plain rounding, and tables."""
+    pictures = sorted(p for p in folder.iterdir() if p.suffix.lower() in PICTURES)
+    rows: list[list[str | None]] = []
+    points: dict[str, list[Point]] = {way: [] for way in args.picture_ways}
+    keys = ("bpp", "psnr_rgb", "psnr_yuv", "psnr_y")
+    for way in args.picture_ways:
+        for quality in args.qualities:
+            asked = [coded(results, args, p, way, quality, rgb=partial(read_rgb, p)) for p in pictures]
+            there = [p for p in asked if p]
+            if len(there) < len(pictures):
+                continue
+            mean = {k: float(np.mean([p[k] for p in there])) for k in keys} | {"quality": quality}
+            points[way].append(mean)
+            rows.append([way, f"{quality:g}", show(mean["bpp"], 4), *(show(mean[k]) for k in keys[1:])])
     limits = [
         results.point({"picture": p.name, "picture_digest": digest_of(p), "of": "4:2:0 alone"}, partial(ceiling, p))
         for p in pictures
     ]
     limit = mean_of(p["psnr_rgb"] for p in limits if p)
     # The published points are means over all of Kodak: a part of it does not compare.
-    whole = args.kodak_anchors and len(pictures) == KODAK_PICTURES
+    whole = what == "Kodak" and args.kodak_anchors and len(pictures) == KODAK_PICTURES
     others = published(args.kodak_anchors) if whole else {}
-    bds = {name: bd(theirs, points, "psnr_rgb") for name, theirs in others.items()}
-    rates = [[n, show(f["bd_rate"], 1, sign=True), show(f["bd_psnr"], 2, sign=True)] for n, f in bds.items()]
+    bds = {way: {name: bd(theirs, points[way], "psnr_rgb") for name, theirs in others.items()} for way in points}
+    for way in args.picture_ways[1:]:
+        bds[way]["ours, " + args.picture_ways[0]] = bd(points[args.picture_ways[0]], points[way], "psnr_rgb")
+    rates = [
+        [way, name, show(f["bd_rate"], 1, sign=True), show(f["bd_psnr"], 2, sign=True)]
+        for way, figures in bds.items()
+        for name, f in figures.items()
+    ]
     text = "\n\n".join(
         [
-            f"Kodak, {len(pictures)} pictures, each coded by itself with all its bytes. R'G'B' PSNR against the PNG, "
-            f"mean over pictures; 8-bit 4:2:0 alone, without any coding, stands at {show(limit)} dB.",
-            table(["quality", "bpp", "PSNR RGB", "YUV", "Y"], rows),
-            "BD figures (R'G'B' PSNR, Akima) against points published by CompressAI; below zero per cent: fewer bits.",
-            table(["codec", "BD-rate %", "BD-PSNR dB"], rates),
+            f"{what}, {len(pictures)} pictures, each coded by itself with all its bytes. R'G'B' PSNR against the "
+            f"picture, mean over pictures; 8-bit 4:2:0 alone, without any coding, stands at {show(limit)} dB.",
+            table(["way", "quality", "bpp", "PSNR RGB", "YUV", "Y"], rows),
+            "BD figures (R'G'B' PSNR, Akima); below zero per cent: fewer bits than the codec named"
+            + (", whose points CompressAI published." if others else "."),
+            table(["way", "codec", "BD-rate %", "BD-PSNR dB"], rates, 2),
         ]
     )
-    return {"kodak": points, "kodak_bd": bds, "kodak_420_ceiling": limit}, text
+    name = what.lower()
+    return {name: points, f"{name}_bd": bds, f"{name}_420_ceiling": limit}, text
 
 
 def main() -> None:
@@ -165,9 +203,10 @@ def main() -> None:
     anchors = json.loads(args.anchors.read_text()) if args.anchors else {}
     results = Results("rd", __doc__.partition("\n\n")[0], args)
     summary, text = measure_clips(results, args, anchors)
-    if args.kodak:
-        more, kodak = measure_kodak(results, args)
-        summary, text = {**summary, **more}, f"{text}\n\n{kodak}"
+    for folder, what in ((args.kodak, "Kodak"), (args.stills, "Stills")):
+        if folder:
+            more, part = measure_pictures(results, args, folder, what)
+            summary, text = {**summary, **more}, f"{text}\n\n{part}"
     results.finish(summary, text)
 
 

@@ -10,7 +10,8 @@ I-frames at 2 frames a second. Four parts, all from real files:
     ablation      the update's prior at one rate: ours, spike and slab, no rate term, no quantisation in the loop
     amortisation  bits of the update per frame over the number of frames that share it
 
-A run that was stopped goes on where it was. Writes results/NAME.json, .md and figures.
+Symbols are decided by the quantiser asked for in all of them, latents are not refined. A run that was stopped goes on
+where it was. Writes results/NAME.json, .md and figures.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from pathlib import Path
 from _evaluating import comparison_rows, ours, parser, publish, run
 from _measuring import numbers, show, table
 
-from vidcodec.codec.presets import UPDATE_PRIORS
+from vidcodec.codec.presets import QUANTIZERS, UPDATE_PRIORS
 from vidcodec.evaluation import bdrate
 from vidcodec.evaluation.clips import FrameChoice
 from vidcodec.evaluation.plots import ablation_bars, amortisation, rd_curves, training_curves
@@ -42,6 +43,7 @@ def arguments() -> argparse.Namespace:
     p.add_argument("clips", type=Path, nargs="+", metavar="CLIP")
     p.add_argument("--qualities", type=numbers, default=[30, 50, 70, 90], metavar="Q,Q", help="default: 30,50,70,90")
     p.add_argument("--steps", type=int, default=300, help="of finetuning (default: %(default)s)")
+    p.add_argument("--quantizer", default="trellis", choices=QUANTIZERS, help="default: %(default)s")
     p.add_argument("--ablation-quality", type=float, default=60, metavar="Q", help="default: %(default)g")
     p.add_argument(
         "--frame-counts", type=numbers, default=[1, 2, 5, 10, 20], metavar="N,N", help="default: 1,2,5,10,20"
@@ -50,28 +52,36 @@ def arguments() -> argparse.Namespace:
 
 
 def best_adapted(p: Point) -> tuple[float, float]:
-    """Cost of the adapted candidate in per cent of the plain one's, less 100, and the bytes of its update.
+    """Cost of the adapted candidate in per cent of the best unadapted one's, less 100, and the bytes of its update.
 
-    The file holds the cheaper candidate; this is about the adapted one, chosen or not.
+    The file holds the cheapest candidate; this is about the adapted one, chosen or not.
     """
     costs = p.details["costs"]
-    adapted = next(cost for name, cost in costs.items() if name != "plain")
+    adapted = min(cost for name, cost in costs.items() if name.startswith("adapted"))
+    unadapted = min(cost for name, cost in costs.items() if not name.startswith("adapted"))
     best = min(p.details["curve"], key=lambda row: row["cost"])
-    return 100 * (adapted / costs["plain"] - 1), best["update_bits"] / 8
+    return 100 * (adapted / unadapted - 1), best["update_bits"] / 8
 
 
 def kept(p: Point) -> str:
-    """Which candidate is in the file."""
-    return "plain" if p.details["chosen"] == "plain" else "adapted"
+    """Which kind of candidate is in the file."""
+    return "adapted" if p.details["chosen"].startswith("adapted") else "plain"
 
 
 # -------------------------------------------------------------------------------- the parts
 
 
+def options_of(args: argparse.Namespace, **options: object) -> dict[str, object]:
+    """Ours, with the quantiser asked for and latents as they are."""
+    return {"quantizer": args.quantizer, "refine": "none", **options}
+
+
 def measure_rates(args: argparse.Namespace) -> Results:
     """None, encoder, full at every quality, with figures against none."""
     modes = {NONE: {}, ENCODER: {"steps": args.steps}, FULL: {"steps": args.steps}}
-    specs = [ours(args, mode, args.qualities, adapt=mode, **options) for mode, options in modes.items()]
+    specs = [
+        ours(args, mode, args.qualities, **options_of(args, adapt=mode, **options)) for mode, options in modes.items()
+    ]
     return run(args, args.clips, ",".join(specs), anchor=NONE)
 
 
@@ -118,7 +128,7 @@ def measure_ablation(args: argparse.Namespace) -> tuple[Results, list[str]]:
     """Every prior that the finetuner offers, and the names of those it does not."""
     offered = {name: prior for name, prior in PRIORS.items() if prior in UPDATE_PRIORS}
     specs = [
-        ours(args, name, [args.ablation_quality], steps=args.steps, update_prior=prior)
+        ours(args, name, [args.ablation_quality], **options_of(args, steps=args.steps, update_prior=prior))
         for name, prior in offered.items()
     ]
     return run(args, args.clips, ",".join(specs)), [name for name in PRIORS if name not in offered]
@@ -147,7 +157,7 @@ def ablation_text(args: argparse.Namespace, ablation: Results, missing: list[str
 
 def measure_amortisation(args: argparse.Namespace) -> dict[int, Results]:
     """Full adaptation of the first N frames, by N."""
-    spec = ours(args, FULL, [args.ablation_quality], steps=args.steps)
+    spec = ours(args, FULL, [args.ablation_quality], **options_of(args, steps=args.steps))
     counts = sorted({int(n) for n in args.frame_counts})
     return {n: run(args, args.clips, spec, choice=FrameChoice(args.fps, n)) for n in counts}
 

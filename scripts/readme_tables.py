@@ -35,11 +35,14 @@ def percent(value: float | None) -> str:
 
 
 def rd_table() -> str:
-    """BD-rates of the unadapted base model, clip by clip, and their mean."""
-    clips = json.loads((RESULTS / "rd.json").read_text())["summary"]["clips"]
-    rates = {clip: [figures.get(r, {}).get("bd_rate") for r in RIVALS] for clip, figures in clips.items()}
+    """BD-rates of the unadapted base model, clip by clip, and their mean; the way to decide symbols in brackets."""
+    ways = json.loads((RESULTS / "rd.json").read_text())["summary"]["clips"]
+    columns = [("x265-intra", way) for way in ways]
+    columns += [(rival, "trellis") for rival in RIVALS if rival != "x265-intra"]
+    clips = list(next(iter(ways.values())))
+    rates = {clip: [ways[way][clip].get(rival, {}).get("bd_rate") for rival, way in columns] for clip in clips}
     there = [[r for r in column if r is not None] for column in zip(*rates.values(), strict=True)]
-    lines = [row(["clip", *RIVALS.values()]), row(["---"] * (1 + len(RIVALS)))]
+    lines = [row(["clip", *(f"{RIVALS[rival]} ({way})" for rival, way in columns)]), row(["---"] * (1 + len(columns)))]
     lines += [row([clip_name(clip), *map(percent, values)]) for clip, values in rates.items()]
     return "\n".join([*lines, row(["mean", *(percent(sum(c) / len(c)) if c else "N/A" for c in there)])])
 
@@ -63,11 +66,11 @@ def draw(output: Path) -> None:
     points = json.loads((RESULTS / "rd.json").read_text())["points"].values()
     figure = Figure(figsize=(8, 4.5), layout="constrained")
     axes = figure.subplots()
-    clips = dict.fromkeys(p["clip"] for p in points if not p.get("clip", ".png").endswith(".png"))
-    for clip in clips:
-        curve = sorted((p["bpp"], p["psnr_yuv"]) for p in points if p.get("clip") == clip)
+    drawn = [p for p in points if p.get("quantizer") == "trellis" and p.get("refine") == "none"]
+    for clip in dict.fromkeys(p["clip"] for p in drawn if not p["clip"].endswith(".png")):
+        curve = sorted((p["bpp"], p["psnr_yuv"]) for p in drawn if p["clip"] == clip)
         axes.plot(*zip(*curve, strict=True), "o-", ms=3, lw=1, label=clip_name(clip))
-    axes.set(xscale="log", xlabel="bits per pixel", ylabel="PSNR-YUV (dB)", title="base model, not adapted")
+    axes.set(xscale="log", xlabel="bits per pixel", ylabel="PSNR-YUV (dB)", title="base model, not adapted, trellis")
     axes.grid(alpha=0.3)
     axes.legend(fontsize=7, ncols=2)
     figure.savefig(output, dpi=130)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import count
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -11,7 +13,8 @@ from torch import Tensor
 
 from vidcodec.adapt.decisions import Decisions, error_weights
 from vidcodec.adapt.refine import RefineConfig, Refiner, annealed, gumbel_round
-from vidcodec.models.msp import Msp, rounding, weighted_mse
+from vidcodec.models.msp import Msp, weighted_mse
+from vidcodec.models.rates import rounding
 from vidcodec.quantize.quantizer import Quantizer
 
 LEVEL = torch.tensor([1.0])
@@ -70,10 +73,14 @@ def test_same_seed_same_latents(model: Msp, planes: Tensor, method: str) -> None
 
 
 @pytest.mark.parametrize("method", ["lof", "sga"])
-def test_time_bounds_the_work_and_progress_ends_it(model: Msp, planes: Tensor, method: str) -> None:
+def test_time_bounds_the_work_and_progress_ends_it(
+    model: Msp, planes: Tensor, method: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = count(0.0, 1 / 16)  # as if a step took as long, however busy the machine
+    monkeypatch.setattr("vidcodec.adapt.refine.time", SimpleNamespace(monotonic=lambda: next(clock)))
     shares: list[float] = []
     refiner = Refiner(model, LEVEL, decisions(model, planes, "scalar"), RefineConfig(method, steps=10**9))
-    refiner.refine(planes, *latents(model, planes), 0.2, shares.append)
+    refiner.refine(planes, *latents(model, planes), 1.0, shares.append)
     assert shares == sorted(shares)
     assert shares[0] < 1.0
     if method == "sga":  # the greedy search may have found all it can

@@ -10,6 +10,7 @@ import pytest
 from cli_support import Vidcodec, damage_frame, make_clip
 
 from vidcodec.adapt.coder import encode_update
+from vidcodec.adapt.selection import Strategy, select
 from vidcodec.adapt.update import TensorUpdate, Update, sent_parameters
 from vidcodec.bitstream import BitstreamReader, BitstreamWriter, UpdateUnit
 from vidcodec.models.checkpoint import load_model
@@ -63,6 +64,23 @@ def test_info_shows_the_tensors_of_an_update(vidcodec: Vidcodec, with_update: tu
     assert (tensor["name"], tensor["changed"], tensor["step_exponent"]) == (name, 1, 8)
     assert 0 < tensor["bits"] <= 8 * update["bytes"] + 64
     assert name in vidcodec("info", path, "--weights", weights).out
+
+
+def test_info_names_the_selection_of_an_update(vidcodec: Vidcodec, vdc: Path, weights: Path) -> None:
+    model, _ = load_model(weights=weights)
+    chosen = select(Strategy("random", 50, 1), model)
+    tensors = {n: TensorUpdate(m.astype(np.int32), 8) for n, m in list(chosen.masks.items())[:3]}
+    path = vdc.with_name("selected.vdc")
+    with BitstreamReader(vdc) as reader:
+        header = dataclasses.replace(reader.header, update_count=1)
+        with BitstreamWriter(path, header) as writer:
+            writer.write_update(UpdateUnit(0, encode_update(Update(tensors), model, selection=chosen)))
+            for frame in reader.frames():
+                writer.write_frame(frame)
+    [update] = vidcodec("info", path, "--json", "--weights", weights).result["updates"]
+    assert update["kind"] == "adaptive, random:50"
+    assert [t["name"] for t in update["tensors"]] == list(tensors)
+    assert "random:50" in vidcodec("info", path, "--weights", "nowhere.safetensors").out
 
 
 def test_info_does_without_the_model(vidcodec: Vidcodec, with_update: tuple[Path, str]) -> None:

@@ -28,6 +28,14 @@ def test_weights_come_back_exactly(tiny: Msp, tmp_path: Path) -> None:
     assert [p.name for p in tmp_path.iterdir()] == ["w.safetensors"]
 
 
+def test_the_order_of_weights_in_memory_does_not_matter(make_tiny: Callable[..., Msp], tmp_path: Path) -> None:
+    path = tmp_path / "w.safetensors"
+    digest = save_model(make_tiny(), path)
+    other = make_tiny().to(memory_format=torch.channels_last)
+    assert save_model(other, path) == digest
+    assert load_model(weights=path)[1] == digest
+
+
 def test_snapping_moves_weights_by_half_a_step_and_once(make_tiny: Callable[..., Msp]) -> None:
     model = make_tiny(5)
     with torch.no_grad():

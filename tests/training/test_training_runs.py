@@ -18,10 +18,19 @@ import pytest
 import torch
 
 from vidcodec.errors import TrainingError
-from vidcodec.models.checkpoint import save_model
+from vidcodec.models.checkpoint import is_sent, save_model
 from vidcodec.models.msp import Msp, MspConfig
 from vidcodec.training import codec
-from vidcodec.training.codec import TrainConfig, learning_rate, rd_loss, split_pictures, train, uninterrupted
+from vidcodec.training.codec import (
+    TrainConfig,
+    build_model,
+    draw_levels,
+    learning_rate,
+    rd_loss,
+    split_pictures,
+    train,
+    uninterrupted,
+)
 from vidcodec.training.data import Planes, batches, load_pictures
 
 TINY = {
@@ -189,13 +198,16 @@ def test_at_most_a_fifth_is_held_out(count: int, holdout: int) -> None:
 # ---------------------------------------------------------------------------------- runs
 
 
+@pytest.mark.parametrize("quantizer", ["uniform", "mixed"])
 def test_a_stopped_run_goes_on_as_if_it_had_not_been(
-    config: TrainConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    config: TrainConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, quantizer: str
 ) -> None:
+    config = replace(config, quantizer=quantizer, middle=0.5)
     whole = state_of(train(config))
     assert whole["step"] == 6
     row = json.loads((Path(config.out) / "log.jsonl").read_text().splitlines()[-1])
     assert math.isfinite(row["score"])
+    assert ("decided" in row) == (quantizer != "uniform")
     assert row["step"] == 6
 
     def stopped(*args: Any, **options: Any) -> Iterator[Any]:
@@ -213,6 +225,31 @@ def test_a_stopped_run_goes_on_as_if_it_had_not_been(
     resumed = state_of(train(part, resume=True))
     for key in ("model", "optimiser", "average", "step", "config"):
         assert_same(whole[key], resumed[key])
+
+
+def test_training_the_decoder_on_a_quantisers_symbols_leaves_the_encoder_as_it_is(config: TrainConfig) -> None:
+    before = build_model(config.profile, config.model)
+    start = Path(config.out).parent / "start.safetensors"
+    save_model(before, start)
+    state = state_of(train(replace(config, quantizer="trellis", trains="decoder", start=str(start))))
+    changed = {n for n, p in before.state_dict().items() if not torch.equal(p, state["model"][n])}
+    parts = {n.partition(".")[0] for n in changed}
+    assert parts >= {"synthesis", "pass_mean", "pass_scale"}
+    assert not [n for n in changed if not is_sent(n)]
+
+
+def test_levels_come_from_the_middle_as_often_as_asked() -> None:
+    rng = np.random.default_rng(1)
+    every = draw_levels(rng, 2000, 9, 0.0)
+    middle = draw_levels(rng, 2000, 9, 1.0)
+    assert every.max() > 7.5 > 0.3 > every.min()
+    assert 0.72 * 8 >= middle.max() > middle.min() >= 0.06 * 8
+
+
+@pytest.mark.parametrize(("entry", "value"), [("quantizer", "tcq"), ("trains", "encoder"), ("middle", 1.5)])
+def test_a_training_that_does_not_exist_is_refused(config: TrainConfig, entry: str, value: Any) -> None:
+    with pytest.raises(TrainingError, match=entry):
+        replace(config, **{entry: value})
 
 
 def test_ctrl_c_within_a_step_waits_for_its_end(config: TrainConfig, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from vidcodec.adapt.curvature import signs
+from vidcodec.adapt.objective import signs
 from vidcodec.models.msp import PLANE_WEIGHTS, Msp
 from vidcodec.quantize.quantizer import Quantised, Quantizer, quantise
 

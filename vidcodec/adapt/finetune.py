@@ -1,15 +1,15 @@
-"""Adapting the codec to one video: finetuning on its I-frames with the update's rate inside.
+"""Adapting a network to one video: finetuning on its frames with the update's rate inside.
 
 The loss of van Rozendaal et al. 2021 (arXiv 2101.08687),
 
     L = R + lambda * 255^2 * D + M / N      [bits per pixel]
 
-with M the bits of the model update and N the pixels of all frames: paid once per video.
+with M the bits of the model update and N the pixels of all frames: paid once per video. R and
+D are the objective's (`objective`): the same loop serves every codec here.
 The encoder's parameters are free. Those the decoder shares move on the grid the stream
-carries: theta = base + round(u + d) * 2^-k with a straight-through gradient, u = 0 at start,
-d a fixed offset of each weight, k per tensor from the measured curvature of the loss
-(`step_exponents`). M enters either as a term of the loss (spike and slab) or as the soft
-threshold of a proximal step (`optim`).
+carries (`grid`), as far as they are selected (`selection`), with a grid step per tensor from
+the measured curvature of the loss (`step_exponents`). M enters either as a term of the loss
+(spike and slab) or as the soft threshold of a proximal step (`optim`).
 
 A second phase freezes the encoder and its truly quantised latents and goes on with
 decoder and priors alone (after Borzechowski et al. 2024, arXiv 2506.08662).
@@ -17,33 +17,24 @@ decoder and priors alone (after Borzechowski et al. 2024, arXiv 2506.08662).
 
 from __future__ import annotations
 
+import copy
 import math
-import re
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
-from torch.func import functional_call
+from torch import Tensor, nn
 
 from vidcodec.adapt.curvature import mean_curvature
+from vidcodec.adapt.grid import UpdateGrid, uncharged_right
+from vidcodec.adapt.objective import Objective, Source
 from vidcodec.adapt.optim import AdamSteps, SparseMomentum, UpdateOptimiser, is_vector
 from vidcodec.adapt.prior import UpdatePrior
-from vidcodec.adapt.update import MAX_STEP_EXPONENT, MAX_STEPS, TensorUpdate, Update, sent_parameters
-from vidcodec.models.msp import PLANE_WEIGHTS, Msp, ste_round, weighted_mse
-
-
-class CropSource(Protocol):
-    """Where finetuning gets its pictures."""
-
-    pixels: int  # of all frames together
-
-    def crops(self, rng: np.random.Generator, count: int) -> Tensor: ...  # (count, 6, ., .)
-
-    def checks(self) -> list[Tensor]: ...  # fixed pictures for measuring, (1, 6, ., .) each
+from vidcodec.adapt.selection import Selection, everything
+from vidcodec.adapt.update import MAX_STEP_EXPONENT, Update, is_matrix, sent_parameters
 
 
 @dataclass(frozen=True)
@@ -61,7 +52,6 @@ class FinetuneConfig:
         the gradient moves alike change at the same instant, and their sum overshoots.
     vector_share: the part of the steps before matrices may move too.
     patience: so many measures in a row clearly worse than the best, and the tuner goes back to it.
-    plane_weights: of the squared errors of Y, U, V in D.
     """
 
     scope: str = "full"
@@ -77,46 +67,42 @@ class FinetuneConfig:
     adam_lr: float = 0.0128
     vector_share: float = 0.4
     latent_share: float = 0.2
-    plane_weights: tuple[float, float, float] = PLANE_WEIGHTS
     patience: int = 2
     seed: int = 0
     coarsest: float = 0.5  # no grid step beyond this part of a tensor's root mean square
-    only: str = ""  # regular expression of the parameters that may be updated; all when empty
 
 
 @dataclass
 class Finetuned:
-    """What finetuning gives: an adapted network (update applied) and the update itself."""
+    """What finetuning gives: an adapted network (update applied), the update itself and its bytes."""
 
-    model: Msp
+    model: nn.Module
     update: Update
+    payload: bytes = b""
     curve: list[dict] = field(default_factory=list)
     seconds: float = 0.0
 
 
-def autocast(device: torch.device) -> torch.autocast:
-    """bfloat16 where the processor has it, else no change."""
-    fast = device.type == "cuda" or torch.ops.mkldnn._is_mkldnn_bf16_supported()
-    return torch.autocast(device.type, torch.bfloat16, enabled=bool(fast))
-
-
 def step_exponents(
-    model: Msp, source: CropSource, level: Tensor, c: FinetuneConfig, names: list[str]
+    network: nn.Module, objective: Objective, source: Source, c: FinetuneConfig, selection: Selection
 ) -> dict[str, int]:
     """Grid exponents from the curvature of the loss.
 
-    With h the mean curvature of a tensor (bits of the whole video per squared weight), a
-    uniform step t costs h t^2 / 24 bits a weight by its error and saves log2 t bits: least
-    at t^2 = 12 / (h ln 2). The step is the nearest power of two.
+    With h the mean curvature of a tensor's selected weights (bits of the whole video per
+    squared weight), a uniform step t costs h t^2 / 24 bits a weight by its error and saves
+    log2 t bits: least at t^2 = 12 / (h ln 2). The step is the nearest power of two. An entry
+    of a left factor moves a whole row of columns, by about its own size.
     """
     rng = np.random.default_rng(c.seed)
+    parameters = dict(network.named_parameters())
+    masks = {n: torch.from_numpy(m).to(parameters[n].device) for n, m in selection.partial.items()}
     curvature = mean_curvature(
-        model, names, lambda: source.crops(rng, c.batch), level, c.plane_weights, seed=c.seed
+        network, objective, list(selection.masks), lambda: source.crops(rng, c.batch), masks=masks, seed=c.seed
     )  # fmt: skip
     exponents = {}
-    parameters = dict(model.named_parameters())
-    for name in names:
-        h = max(curvature[name] * source.pixels, 1e-12)
+    for name, mask in selection.masks.items():
+        columns = mask.size // mask.shape[0] if selection.rank and is_matrix(name, mask.shape) else 1
+        h = max(curvature[name] * source.pixels * columns, 1e-12)
         # The quadratic view ends where a step is large against the weights themselves.
         spread = float(parameters[name].square().mean().sqrt()) or 0.1
         k = max(0.5 * math.log2(h * math.log(2) / 12), -math.log2(c.coarsest * min(spread, 1.0)))
@@ -125,18 +111,19 @@ def step_exponents(
 
 
 class Finetuner:
-    """One adaptation of one network to one video at one rate level."""
+    """One adaptation of one network to one video.
+
+    base: with its base weights, not touched. objective: R and D. prior: charges the update and writes it. selection:
+    what the update may change (default: everything that travels).
+    """
 
     def __init__(
-        self, base: Msp, source: CropSource, level: Tensor, prior: UpdatePrior, config: FinetuneConfig
-    ) -> None:
-        self.c, self.source, self.level, self.prior = config, source, level, prior
-        self.model = Msp(base.config).to(level.device).to(memory_format=torch.channels_last)
-        self.model.load_state_dict(base.state_dict())
-        self.lam = float(self.model.rate_lambda(level))
-        sent = dict(sent_parameters(self.model)) if config.scope != "encoder" else {}
-        if config.only:
-            sent = {n: p for n, p in sent.items() if re.search(config.only, n)}
+        self, base: nn.Module, objective: Objective, source: Source, prior: UpdatePrior, config: FinetuneConfig,
+        selection: Selection | None = None,
+    ) -> None:  # fmt: skip
+        self.c, self.objective, self.source, self.prior = config, objective, source, prior
+        self.model: nn.Module = copy.deepcopy(base).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.selection = selection or everything(base)
         all_sent = {n for n, _ in sent_parameters(self.model)}
         self.free = [] if config.scope == "decoder" else [
             p for n, p in self.model.named_parameters() if n not in all_sent
@@ -144,67 +131,58 @@ class Finetuner:
         self.model.requires_grad_(False)
         for p in self.free:
             p.requires_grad_(True)
-        self.base = {n: p.detach().clone() for n, p in sent.items()}
-        exponents = prior.fixed_exponent
-        self.exponents = (
-            dict.fromkeys(sent, exponents) if exponents is not None
-            else step_exponents(self.model, source, level, config, list(sent))
+        chosen = self.selection if config.scope != "encoder" else Selection()
+        prior.confine(chosen)
+        base_weights = {n: p.detach().clone() for n, p in sent_parameters(self.model) if n in chosen.masks}
+        fixed = prior.fixed_exponent
+        exponents = (
+            dict.fromkeys(base_weights, fixed) if fixed is not None
+            else step_exponents(self.model, objective, source, config, chosen)
         )  # fmt: skip
-        self.u = {n: torch.zeros_like(p, requires_grad=True) for n, p in self.base.items()}
-        generator = torch.Generator().manual_seed(config.seed)
-        self.dither = {
-            n: ((torch.rand(p.shape, generator=generator) - 0.5) * config.dither).to(p.device)
-            for n, p in self.base.items()
-        }  # fmt: skip
+        self.grid = UpdateGrid(
+            base_weights, chosen, exponents, dither=config.dither, rounded=config.quantise, seed=config.seed,
+            gradients=self._gradients,
+        )  # fmt: skip
+        self.u = self.grid.u
 
-    # ------------------------------------------------------------------ the grid
-
-    def parameters(self) -> dict[str, Tensor]:
-        """base + round(u + dither) * 2^-k, differentiable in u."""
-        limit = float(MAX_STEPS)
-        steps = {n: (u + self.dither[n]).clamp(-limit, limit) if self.c.quantise else u for n, u in self.u.items()}
-        on_grid = ste_round if self.c.quantise else Tensor.clone
-        return {n: self.base[n] + on_grid(x) * 2.0 ** -self.exponents[n] for n, x in steps.items()}
-
-    def update(self) -> Update:
-        tensors = {}
-        for name, u in self.u.items():
-            n = (u.detach() + self.dither[name]).round().clamp(-MAX_STEPS, MAX_STEPS).cpu().numpy().astype(np.int32)
-            if n.any():
-                tensors[name] = TensorUpdate(n, self.exponents[name])
-        return Update(tensors)
+    def _gradients(self) -> dict[str, Tensor]:
+        """Of the loss at the base weights, from a few batches."""
+        rng = np.random.default_rng([self.c.seed, 2])
+        parameters = {n: p.detach().requires_grad_(True) for n, p in sent_parameters(self.model)}
+        total = {n: torch.zeros_like(p) for n, p in parameters.items()}
+        for _ in range(4):
+            out = self.objective.outcome(self.model, parameters, self.source.crops(rng, self.c.batch), hard=False)
+            loss = out.bits / out.pixels + self.objective.worth * out.error
+            grads = torch.autograd.grad(loss, list(parameters.values()), allow_unused=True)
+            for n, g in zip(parameters, grads, strict=True):
+                if g is not None:
+                    total[n] += g
+        return total
 
     # ------------------------------------------------------------------ the loss
 
-    def loss(self, planes: Tensor, *, hard: bool) -> tuple[Tensor, dict[str, float]]:
+    def loss(self, batch: Any, *, hard: bool) -> tuple[Tensor, dict[str, float]]:
         """R + lambda 255^2 D + M / N in bits per pixel, and its parts."""
-        pixels = planes.shape[0] * planes.shape[-1] * planes.shape[-2] * 4
-        levels = self.level.expand(planes.shape[0])
-        how = {"rate": "rounded" if hard else "mixed"}
-        with autocast(planes.device):
-            out = functional_call(self.model, self.parameters(), (planes, levels), how)
-        rate = (out.y_bits + out.z_bits).sum() / pixels
-        error = weighted_mse(out.planes.float(), planes, self.c.plane_weights).mean()
-        loss = rate + self.lam * 255.0**2 * error
+        out = self.objective.outcome(self.model, self.grid.parameters(), batch, hard=hard)
+        rate = out.bits / out.pixels
+        loss = rate + self.objective.worth * out.error
         if (model_bits := self.prior.bits(self.u)) is not None:
             loss = loss + model_bits / self.source.pixels
-        return loss, {"bpp": rate.item(), "mse": error.item(), "loss": loss.item()}
+        return loss, {"bpp": rate.item(), "mse": out.error.item(), "loss": loss.item()}
 
     @torch.no_grad()
     def measure(self) -> dict[str, float]:
         """The R-D-M cost with rounding everywhere and the update's real bytes."""
         rates, errors, pixels = 0.0, 0.0, 0
-        parameters = self.parameters()
-        for x in self.source.checks():
-            with autocast(x.device):
-                out = functional_call(self.model, parameters, (x, self.level), {"rate": "rounded"})
-            n = x.shape[-1] * x.shape[-2] * 4
-            rates += float(out.y_bits + out.z_bits)
-            errors += n * float(weighted_mse(out.planes.float(), x, self.c.plane_weights).mean())
-            pixels += n
-        update_bits = 8.0 * len(self.prior.encode(self.update(), self.model))
+        parameters = self.grid.parameters()
+        for batch in self.source.checks():
+            out = self.objective.outcome(self.model, parameters, batch, hard=True)
+            rates += float(out.bits)
+            errors += out.pixels * float(out.error)
+            pixels += out.pixels
+        update_bits = 8.0 * len(self.prior.encode(self.grid.update(), self.model))
         bpp, mse = rates / pixels, errors / pixels
-        cost = bpp + self.lam * 255.0**2 * mse + update_bits / self.source.pixels
+        cost = bpp + self.objective.worth * mse + update_bits / self.source.pixels
         return {"bpp": bpp, "mse": mse, "update_bits": update_bits, "cost": cost}
 
     def update_optimiser(self) -> UpdateOptimiser | None:
@@ -213,7 +191,8 @@ class Finetuner:
             return None
         if self.prior.slope is None:
             return AdamSteps(self.u, c.adam_lr)
-        return SparseMomentum(self.u, c.vector_lr, c.matrix_lr, c.damping, self.prior.slope, 1.0 / self.source.pixels)
+        slope = uncharged_right(self.prior.slope)
+        return SparseMomentum(self.u, c.vector_lr, c.matrix_lr, c.damping, slope, 1.0 / self.source.pixels)
 
     # ------------------------------------------------------------------ the loop
 
@@ -240,9 +219,9 @@ class Finetuner:
                 p.requires_grad_(not hard)
             for n, u in self.u.items():
                 u.requires_grad_(phase != "vectors" or is_vector(n))
-            planes = self.source.crops(rng, c.batch)
+            batch = self.source.crops(rng, c.batch)
             torch.manual_seed(c.seed * 7919 + step)
-            loss, parts = self.loss(planes, hard=hard)
+            loss, parts = self.loss(batch, hard=hard)
             loss.backward()
             recent = parts["loss"] if step == 0 else 0.9 * recent + 0.1 * parts["loss"]
             rate = trust * min(1.0, (step + 1) / 10) * 0.5 * (1 + math.cos(math.pi * share))
@@ -272,9 +251,10 @@ class Finetuner:
             if progress:
                 progress(min(share, 1.0), {**shown, **parts})
         self._restore(best_state)
-        update = self.update()
+        update = self.grid.update()
+        payload = self.prior.encode(update, self.model)
         update.apply(self.model)
-        return Finetuned(self.model.requires_grad_(False), update, curve, time.monotonic() - start)
+        return Finetuned(self.model.requires_grad_(False), update, payload, curve, time.monotonic() - start)
 
     def _state(self) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         return (

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from vidcodec.adapt import coder
+from vidcodec.adapt.selection import Selection
 from vidcodec.adapt.update import Update
 
 
@@ -23,6 +24,11 @@ class UpdatePrior(Protocol):
     name: str
     fixed_exponent: int | None  # one step for all tensors, or None: from curvature
     slope: Callable[[str, Tensor], Tensor] | None = None
+    selection: Selection | None = None
+
+    def confine(self, selection: Selection) -> None:
+        """Expect updates of nothing but a selection."""
+        self.selection = selection
 
     def bits(self, u: dict[str, Tensor]) -> Tensor | None:
         """Bits of updates u (in grid steps, real-valued), differentiable."""
@@ -32,7 +38,9 @@ class UpdatePrior(Protocol):
         """Take note of the current state; called after every step."""
         ...
 
-    def encode(self, update: Update, model: nn.Module) -> bytes: ...
+    def encode(self, update: Update, model: nn.Module) -> bytes:
+        """Its bytes; `model`: the network, for names and shapes."""
+        ...
 
 
 class SpikeSlabPrior(UpdatePrior):
@@ -67,7 +75,7 @@ class SpikeSlabPrior(UpdatePrior):
         pass
 
     def encode(self, update: Update, model: nn.Module) -> bytes:
-        return coder.encode_update(update, model, coder.SPIKE_SLAB)
+        return coder.encode_update(update, model, coder.SPIKE_SLAB, self.selection)
 
 
 class AdaptivePrior(UpdatePrior):
@@ -77,7 +85,8 @@ class AdaptivePrior(UpdatePrior):
     coder would expect there, m = row mean * column mean / tensor mean, taken from the
     update as it stands. The charge is linear in |u|, as the tables' code lengths are: a
     pull towards zero that is weaker where updates already are. `start` and `matrix_start`
-    are the means expected of vectors and of matrices before anything has moved.
+    are the means expected of vectors and of matrices before anything has moved; where only
+    some entries of a tensor are selected, as much movement is expected of fewer.
     """
 
     name = "adaptive"
@@ -88,6 +97,11 @@ class AdaptivePrior(UpdatePrior):
     ) -> None:
         self.start, self.matrix_start, self.memory, self.floor = start, matrix_start, memory, floor
         self._expected: dict[str, tuple[Tensor, Tensor]] = {}
+        self._masks: dict[str, Tensor] = {}
+
+    def confine(self, selection: Selection) -> None:
+        super().confine(selection)
+        self._masks = {n: torch.from_numpy(m) for n, m in selection.partial.items()}
 
     @staticmethod
     def _matrix(u: Tensor) -> Tensor:
@@ -101,6 +115,8 @@ class AdaptivePrior(UpdatePrior):
         if name not in self._expected:
             m = self._matrix(x)
             start = self.start if m.shape[0] == 1 else self.matrix_start
+            if name in self._masks:
+                start = max(start, min(self.start, start * x.numel() / float(self._masks[name].sum())))
             self._expected[name] = (torch.full_like(m[:, :1], start), torch.full_like(m[:1], start))
         rows, columns = self._expected[name]
         mean = (rows * columns / rows.mean().clamp_min(self.floor)).clamp(self.floor, 64.0)
@@ -113,11 +129,16 @@ class AdaptivePrior(UpdatePrior):
                 continue
             rows, columns = self._expected[name]
             m = self._matrix(x).round().abs()
-            rows.lerp_(m.mean(1, keepdim=True).clamp_min(self.floor), 1 - self.memory)
-            columns.lerp_(m.mean(0, keepdim=True).clamp_min(self.floor), 1 - self.memory)
+            if name in self._masks:
+                taken = self._matrix(self._masks[name]).to(m)
+                of_rows, of_columns = (m.sum(d, keepdim=True) / taken.sum(d, keepdim=True).clamp_min(1) for d in (1, 0))
+            else:
+                of_rows, of_columns = m.mean(1, keepdim=True), m.mean(0, keepdim=True)
+            rows.lerp_(of_rows.clamp_min(self.floor), 1 - self.memory)
+            columns.lerp_(of_columns.clamp_min(self.floor), 1 - self.memory)
 
     def encode(self, update: Update, model: nn.Module) -> bytes:
-        return coder.encode_update(update, model, coder.ADAPTIVE)
+        return coder.encode_update(update, model, coder.ADAPTIVE, self.selection)
 
 
 class UnchargedPrior(AdaptivePrior):

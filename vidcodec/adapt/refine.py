@@ -29,9 +29,10 @@ import torch
 from torch import Tensor
 
 from vidcodec.adapt.decisions import Decisions
-from vidcodec.adapt.finetune import autocast
+from vidcodec.adapt.objective import autocast
 from vidcodec.entropy.scales import LOG_STEP, MAX_INDEX
-from vidcodec.models.msp import PLANE_WEIGHTS, Msp, symbol_bits, weighted_mse
+from vidcodec.models.msp import PLANE_WEIGHTS, Msp, weighted_mse
+from vidcodec.models.rates import symbol_bits
 from vidcodec.quantize import quantizer as quantisers
 from vidcodec.quantize.quantizer import UNIT
 

@@ -21,19 +21,35 @@ from vidcodec.models.checkpoint import is_sent
 MAX_STEP_EXPONENT = 20
 # A step integer that would move a weight further than any network needs is refused.
 MAX_STEPS = 32767
+# Of the factors of an update of low rank (16 at most): their products add up below 2^24, which float32 holds exactly.
+MAX_FACTOR = 1023
 
 
 @dataclass(frozen=True, eq=False)
 class TensorUpdate:
-    """n (any shape, int32) in steps of 2^-exponent."""
+    """n (any shape, int32) in steps of 2^-exponent; factors: what n is the product of, if it came so."""
 
     n: np.ndarray
     exponent: int
+    factors: Factors | None = None
 
     @property
     def rows(self) -> np.ndarray:
         """n as a matrix: output channels x the rest; vectors are one row."""
         return self.n.reshape(self.n.shape[0], -1) if self.n.ndim > 1 else self.n.reshape(1, -1)
+
+
+@dataclass(frozen=True, eq=False)
+class Factors:
+    """An update of low rank: left (rows, rank) times right (rank, columns), both in integers up to `MAX_FACTOR`."""
+
+    left: TensorUpdate
+    right: TensorUpdate
+
+    def product(self, shape: tuple[int, ...]) -> TensorUpdate:
+        """The update of the whole matrix, exact, in the parameter's shape."""
+        n = (self.left.n.astype(np.int64) @ self.right.n.astype(np.int64)).astype(np.int32)
+        return TensorUpdate(n.reshape(shape), self.left.exponent + self.right.exponent, self)
 
 
 @dataclass
@@ -59,6 +75,11 @@ class Update:
             for name, t in self.tensors.items():
                 step = torch.from_numpy(t.n.astype(np.float32)).reshape(parameters[name].shape) * 2.0**-t.exponent
                 parameters[name].add_(step.to(parameters[name].device))
+
+
+def is_matrix(name: str, shape: tuple[int, ...]) -> bool:
+    """Whether a parameter maps channels to channels: no vector, and no table of vectors, one per rate level."""
+    return len(shape) > 1 and not name.endswith(".table")
 
 
 def sent_parameters(model: nn.Module) -> Iterator[tuple[str, nn.Parameter]]:

@@ -76,6 +76,16 @@ def frame_range(text: str) -> tuple[int, int | None]:
     return first, stop
 
 
+def update_parameters(text: str) -> str:
+    """A selection as `vidcodec.adapt.selection` writes them; whether a network has it shows later."""
+    if not re.fullmatch(r"all|biases|biases\+multipliers|last-layer|low-rank(:\d+)?|random:\d+|"
+                        r"learned(-gaussian|-laplace)?(:\d+)?", text, re.ASCII):  # fmt: skip
+        raise Fail(
+            f"{text!r} is none of all, biases, biases+multipliers, last-layer, low-rank[:RANK], random:N, learned[:N]"
+        )
+    return text
+
+
 def number(low: float, high: float = math.inf, *, above: bool = False) -> Callable[[str], float]:
     """Type of a number from `low` (or above it) to `high`."""
 
@@ -106,6 +116,28 @@ def whole(low: int, high: int) -> Callable[[str], int]:
 # ----------------------------------------------------------------------- shared options
 
 
+NDJSON = "print NDJSON on stdout: progress events, at last one result event"
+
+
+def add_overwrite(parser: argparse.ArgumentParser, what: str = "OUT where it exists") -> None:
+    """--overwrite, with what it replaces."""
+    parser.add_argument("--overwrite", "-y", action="store_true", help=f"replace {what}")
+
+
+def add_seed(parser: argparse._ActionsContainer, of: str = "of the random choices") -> None:
+    """--seed."""
+    parser.add_argument(
+        "--seed", type=whole(0, (1 << 31) - 1), default=0, metavar="N", help=f"{of} (default: %(default)s)"
+    )
+
+
+def add_threads(parser: argparse.ArgumentParser) -> None:
+    """--threads."""
+    parser.add_argument(
+        "--threads", type=whole(1, 1024), metavar="N", help="CPU threads to compute with (default: one per core)"
+    )
+
+
 def add_model_options(parser: argparse.ArgumentParser) -> None:
     """--weights, --device and --threads."""
     parser.add_argument(
@@ -116,9 +148,7 @@ def add_model_options(parser: argparse.ArgumentParser) -> None:
         "--device", choices=("auto", "cpu", "cuda"), default="auto",
         help="where to compute; auto: a CUDA device where there is one (default: %(default)s)",
     )  # fmt: skip
-    parser.add_argument(
-        "--threads", type=whole(1, 1024), metavar="N", help="CPU threads to compute with (default: one per core)"
-    )
+    add_threads(parser)
 
 
 def add_general_options(parser: argparse.ArgumentParser, *, json: str = "") -> None:
@@ -145,6 +175,12 @@ def check_input(path: Path) -> None:
         raise InputError(f"{path} is a directory: give one file")
     if not path.exists():
         raise InputError(f"{path} does not exist: check the name")
+
+
+def check_input_folder(path: Path) -> None:
+    """Raise InputError for what is clearly no folder, before anything slow begins."""
+    if not path.is_dir():
+        raise InputError(f"{path} is no directory: give the folder of the pictures")
 
 
 def check_output(path: Path, *, overwrite: bool, source: Path | None = None, suffix: str | None = None) -> None:

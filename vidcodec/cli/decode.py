@@ -8,8 +8,10 @@ from typing import Any
 
 from vidcodec.cli import console
 from vidcodec.cli.arguments import (
+    NDJSON,
     add_general_options,
     add_model_options,
+    add_overwrite,
     check_directory,
     check_input,
     check_output,
@@ -40,13 +42,13 @@ def add_parser(subparsers: Any) -> None:
         "-o", "--output", type=Path, required=True, metavar="OUT",
         help="OUT.y4m (raw), OUT.mkv (lossless FFV1), OUT.mp4 (lossy H.264), or a directory for PNG files",
     )  # fmt: skip
-    parser.add_argument("--overwrite", "-y", action="store_true", help="replace OUT, or the PNG frames in it")
+    add_overwrite(parser, "OUT, or the PNG frames in it")
     parser.add_argument(
         "--frames", type=frame_range, default=(0, None), metavar="A:B",
         help="only frames A up to, not including B; A:, :B and A work too; they count from 0 (default: all)",
     )  # fmt: skip
     add_model_options(parser)
-    add_general_options(parser, json="print NDJSON on stdout: progress events, at last one result event")
+    add_general_options(parser, json=NDJSON)
     parser.set_defaults(run=run, parser=parser, interrupted="nothing was written")
 
 

@@ -9,8 +9,11 @@ from typing import TYPE_CHECKING, Any
 
 from vidcodec.cli import console
 from vidcodec.cli.arguments import (
+    NDJSON,
     add_general_options,
     add_model_options,
+    add_overwrite,
+    add_seed,
     check_input,
     check_output,
     duration,
@@ -18,8 +21,8 @@ from vidcodec.cli.arguments import (
     number,
     seconds,
     size_in_bytes,
+    update_parameters,
     use_threads,
-    whole,
 )
 from vidcodec.cli.progress import Progress
 from vidcodec.codec.presets import ADAPT, PRESETS, QUANTIZERS, REFINE, UPDATE_PRIORS
@@ -55,6 +58,8 @@ examples:
   vidcodec encode still.png -o still.vdc --quality 80 --adapt none
   vidcodec encode still.png -o still.vdc --adapt none --preset best     only the latents are refined
   vidcodec encode talk.mp4 -o t.vdc --refine none --quantizer rdoq      quick, and a little smaller than uniform
+  vidcodec encode clip.mp4 -o c.vdc --update-parameters learned         for short videos: update what pays for its bits
+  vidcodec encode scan.png -o scan.vdc --lossless      every sample as it was; RGB stays RGB
   vidcodec encode talk.mp4 -o t.vdc --json | jq -c 'select(.event == "result")'
 """
 
@@ -70,7 +75,7 @@ def add_parser(subparsers: Any) -> None:
     parser.add_argument(
         "-o", "--output", type=Path, metavar="OUT.vdc", help="the file to write (default: IN with .vdc)"
     )
-    parser.add_argument("--overwrite", "-y", action="store_true", help="replace OUT where it exists")
+    add_overwrite(parser)
 
     which = parser.add_argument_group("which frames")
     rate = which.add_mutually_exclusive_group()
@@ -100,6 +105,11 @@ def add_parser(subparsers: Any) -> None:
         help="best quality in a file of at most this size: 3MB, 500kB, 1.5MiB or bytes",
     )  # fmt: skip
 
+    target.add_argument(
+        "--lossless", action="store_true",
+        help="keep every sample: 4:2:0 video of 8 or 10 bits and RGB pictures, with a network of its own",
+    )  # fmt: skip
+
     work = parser.add_argument_group("adaptation")
     work.add_argument(
         "--preset", choices=tuple(PRESETS), default="medium",
@@ -118,6 +128,12 @@ def add_parser(subparsers: Any) -> None:
         "--update-prior", choices=UPDATE_PRIORS, default="adaptive",
         help="how the model update is charged and coded; others are there to compare with (default: %(default)s)",
     )  # fmt: skip
+    work.add_argument(
+        "--update-parameters", type=update_parameters, default="all", metavar="WHAT",
+        help="which parameters the model update may change: all, biases, biases+multipliers, last-layer, "
+        "low-rank[:RANK], random:N (to compare with), or learned[:N]: the N most important ones, without N those that "
+        "pay for their bits in a video of this size (default: %(default)s)",
+    )  # fmt: skip
     methods = "; ".join(f"{name}: {what}" for name, what in REFINE_HELP.items())
     work.add_argument(
         "--refine", choices=REFINE, help=f"how every frame's latents are refined ({methods}; default: the preset's)"
@@ -126,10 +142,7 @@ def add_parser(subparsers: Any) -> None:
     work.add_argument(
         "--quantizer", choices=QUANTIZERS, help=f"how latents become symbols ({kinds}; default: the preset's)"
     )
-    work.add_argument(
-        "--seed", type=whole(0, (1 << 31) - 1), default=0, metavar="N",
-        help="of the random choices while adapting and refining (default: %(default)s)",
-    )  # fmt: skip
+    add_seed(work, "of the random choices while adapting and refining")
 
     model = parser.add_argument_group("model and machine")
     model.add_argument(
@@ -137,9 +150,7 @@ def add_parser(subparsers: Any) -> None:
         help="msp, or CompressAI's like compressai:mbt2018-mean:4 (with --adapt none) (default: %(default)s)",
     )  # fmt: skip
     add_model_options(parser)
-    add_general_options(
-        parser, json="print NDJSON on stdout: progress events, at last one result event; errors as well"
-    )
+    add_general_options(parser, json=f"{NDJSON}; errors as well")
     parser.set_defaults(run=run, parser=parser, interrupted="nothing was written")
 
 
@@ -165,12 +176,14 @@ def run(args: argparse.Namespace) -> int:
             max_minutes=args.max_time,
             adapt=args.adapt,
             update_prior=args.update_prior,
+            update_parameters=args.update_parameters,
             refine=args.refine,
             quantizer=args.quantizer,
             model=args.model,
             weights=args.weights,
             device=args.device,
             seed=args.seed,
+            lossless=args.lossless,
         )
         result = encode_video(args.input, output, options, progress)
     for note in result.notes:
@@ -185,19 +198,20 @@ def run(args: argparse.Namespace) -> int:
 def summary(r: EncodeResult) -> str:
     """What a person wants to know of an encode."""
     frames = f"{r.frames} frame{'s' * (r.frames != 1)} of {r.width}x{r.height}"
-    parts = {"model update": r.update_size, "y": r.y_size, "z": r.z_size}
+    names = ("samples", "hashes") if r.lossless else ("y", "z")
+    parts = {"model update": r.update_size, names[0]: r.y_size, names[1]: r.z_size}
     parts["container"] = r.size - sum(parts.values())
     rows = [(name, f"{size:,.0f} bytes", console.share(size, r.size)) for name, size in parts.items()]
     q = r.quality_figures
-    names = {"psnr_y": "Y", "psnr_u": "U", "psnr_v": "V", "psnr_yuv": "YUV 6:1:1"}
-    psnr = ", ".join(f"{text} {q[key]:.2f}" for key, text in names.items() if key in q)
+    labels = {"psnr_y": "Y", "psnr_u": "U", "psnr_v": "V", "psnr_yuv": "YUV 6:1:1"}
+    psnr = ", ".join(f"{text} {q[key]:.2f}" for key, text in labels.items() if key in q)
+    quality = f"PSNR (dB, errors averaged over frames before the logarithm): {psnr}\nquality {r.quality:g}; "
     spent = ", ".join(f"{stage} {time:.1f}" for stage, time in r.seconds.items())
     return "\n".join(
         (
             f"{r.output}: {frames}, {r.size:,} bytes, {r.bpp:.4f} bits per pixel",
             console.table(rows, right=(1, 2)),
-            f"PSNR (dB, errors averaged over frames before the logarithm): {psnr}",
-            f"quality {r.quality:g}; {_choice(r)}",
+            ("every sample is kept; " if r.lossless else quality) + _choice(r),
             f"seconds: {spent}",
         )
     )

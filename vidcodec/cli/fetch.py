@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from vidcodec.cli import console
-from vidcodec.cli.arguments import Fail, add_general_options
+from vidcodec.cli.arguments import NDJSON, Fail, add_general_options
 from vidcodec.cli.progress import Progress
 from vidcodec.errors import FetchError, UnreachableError
 
@@ -48,7 +48,7 @@ def add_parser(subparsers: Any) -> None:
     )  # fmt: skip
     parser.add_argument("--mirror", type=http_address, metavar="URL", help="take the files from below this address")
     parser.add_argument("--force", action="store_true", help="download again what is there already")
-    add_general_options(parser, json="print NDJSON on stdout: progress events, at last one result event")
+    add_general_options(parser, json=NDJSON)
     parser.set_defaults(run=run, parser=parser, interrupted="what has come so far is kept: run it again to go on")
 
 

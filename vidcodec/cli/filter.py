@@ -9,10 +9,15 @@ from typing import TYPE_CHECKING, Any
 
 from vidcodec.cli import console
 from vidcodec.cli.arguments import (
+    NDJSON,
     add_general_options,
+    add_overwrite,
+    add_seed,
+    add_threads,
     check_input,
     check_output,
     number,
+    update_parameters,
     use_threads,
     whole,
 )
@@ -58,7 +63,7 @@ def _add_encode(what: Any) -> None:
         "-o", "--output", type=Path, required=True, metavar="OUT",
         help="OUT.mp4, OUT.mkv or OUT.ts; beside AV1 and VP9 the update travels in .mkv only",
     )  # fmt: skip
-    parser.add_argument("--overwrite", "-y", action="store_true", help="replace OUT where it exists")
+    add_overwrite(parser)
 
     coding = parser.add_argument_group("coding")
     coding.add_argument(
@@ -83,6 +88,11 @@ def _add_encode(what: Any) -> None:
         help=f"what may change ({STRATEGIES_HELP}; none: the base filter) (default: %(default)s)",
     )  # fmt: skip
     work.add_argument(
+        "--update-parameters", type=update_parameters, metavar="WHAT",
+        help="instead of a strategy: all, biases, biases+multipliers, last-layer, low-rank[:RANK], random:N or "
+        "learned[:N], as of vidcodec encode",
+    )  # fmt: skip
+    work.add_argument(
         "--objective", choices=("rate", "sparsity"), default="rate",
         help="rate: the update's bits are priced while it is learned; sparsity: the literature's "
         "sparsity term, then pruning, for comparison (default: %(default)s)",
@@ -96,11 +106,9 @@ def _add_encode(what: Any) -> None:
         "--segment", type=number(0), default=0.0, metavar="SECONDS",
         help="an update of its own at a key frame every so many seconds (default: one for the whole video)",
     )  # fmt: skip
-    work.add_argument(
-        "--seed", type=whole(0, (1 << 31) - 1), default=0, metavar="N", help="of the random choices (default: 0)"
-    )
+    add_seed(work)
     _add_filter_options(parser)
-    add_general_options(parser, json="print NDJSON on stdout: progress events, at last one result event")
+    add_general_options(parser, json=NDJSON)
     parser.set_defaults(run=run_encode, parser=parser, interrupted="nothing was written")
 
 
@@ -115,13 +123,13 @@ def _add_decode(what: Any) -> None:
         "-o", "--output", type=Path, required=True, metavar="OUT",
         help="OUT.mkv (lossless FFV1), OUT.mp4 (lossy H.264 to hand on) or OUT.y4m",
     )  # fmt: skip
-    parser.add_argument("--overwrite", "-y", action="store_true", help="replace OUT where it exists")
+    add_overwrite(parser)
     parser.add_argument(
         "--qp", type=number(0, 51), metavar="N",
         help="for a file without an update: the quantiser to tell the base filter, as H.264 counts (default: 32)",
     )  # fmt: skip
     _add_filter_options(parser)
-    add_general_options(parser, json="print NDJSON on stdout: progress events, at last one result event")
+    add_general_options(parser, json=NDJSON)
     parser.set_defaults(run=run_decode, parser=parser, interrupted="nothing was written")
 
 
@@ -134,7 +142,7 @@ def _add_filter_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--weights", type=Path, metavar="FILE", help="the base filter from this file (.safetensors) instead"
     )
-    parser.add_argument("--threads", type=whole(1, 1024), metavar="N", help="CPU threads (default: one per core)")
+    add_threads(parser)
 
 
 def run_encode(args: argparse.Namespace) -> int:
@@ -159,7 +167,8 @@ def run_encode(args: argparse.Namespace) -> int:
         from vidcodec.postfilter.encode import FilterEncodeOptions, filter_encode
         from vidcodec.postfilter.finetune import FilterFinetuneConfig
 
-        tuning = None if args.strategy == "none" else FilterFinetuneConfig(
+        tuning = None if args.strategy == "none" and not args.update_parameters else FilterFinetuneConfig(
+            parameters=args.update_parameters or "", folder=args.weights and args.weights.parent,
             strategy=args.strategy, objective=args.objective, max_seconds=60 * args.max_time, seed=args.seed,
             **({"steps": args.steps} if args.steps else {}),
         )  # fmt: skip

@@ -16,7 +16,6 @@ if TYPE_CHECKING:
 
 SHOWN_FRAMES = 24  # a longer list loses its middle, for a person
 SHOWN_TENSORS = 16
-KINDS = {0: "spike-slab", 1: "adaptive"}
 
 EPILOG = """\
 examples:
@@ -91,12 +90,18 @@ def describe(reader: BitstreamReader, path: Path) -> dict[str, Any]:
         "bpp": 8 * size / (h.width * h.height * h.frame_count) if h.frame_count else 0.0,
         "sizes": dict(reader.sizes), "update_count": h.update_count,
         "updates": [
-            {"first_frame": u.first_frame, "bytes": len(u.payload), "kind": KINDS.get(u.payload[0], "unknown")
-             if u.payload else "empty", "tensors": None}
+            {"first_frame": u.first_frame, "bytes": len(u.payload), "kind": update_kind(u.payload), "tensors": None}
             for u in reader.updates
         ],
         "frames": frames, "problems": list(reader.problems), "notes": [],
     }  # fmt: skip
+
+
+def update_kind(payload: bytes) -> str:
+    """How an update is coded, and which parameters it was confined to."""
+    from vidcodec.adapt.coder import describe_kind
+
+    return describe_kind(payload)
 
 
 def quantizer(code: int) -> dict[str, Any]:
@@ -114,14 +119,15 @@ def _add_tensors(facts: dict[str, Any], reader: BitstreamReader, args: argparse.
     """What every update changes, by tensor; raises VidcodecError without the right weights."""
     import numpy as np
 
-    from vidcodec.adapt.coder import decode_update, tensor_bits
+    from vidcodec.adapt.coder import decode_update, selection_of, tensor_bits
     from vidcodec.codec.models import load_for_stream, pick_device
 
     h = reader.header
-    network = load_for_stream(h.model, h.model_digest, args.weights, pick_device("cpu")).network
+    base = load_for_stream(h.model, h.model_digest, args.weights, pick_device("cpu"))
+    network = base.network
     for entry, unit in zip(facts["updates"], reader.updates, strict=True):
-        update = decode_update(unit.payload, network)
-        bits = tensor_bits(update, network)
+        update = decode_update(unit.payload, network, base.folder)
+        bits = tensor_bits(update, network, selection_of(unit.payload, network, base.folder))
         entry["tensors"] = [
             {"name": name, "shape": list(t.n.shape), "weights": int(t.n.size),
              "changed": int(np.count_nonzero(t.n)), "step_exponent": t.exponent, "bits": bits.get(name)}

@@ -11,8 +11,18 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from vidcodec.cli.arguments import add_general_options, check_output
+from vidcodec.cli.arguments import (
+    add_general_options,
+    add_overwrite,
+    add_seed,
+    add_threads,
+    check_input_folder,
+    check_output,
+    use_threads,
+    whole,
+)
 from vidcodec.cli.parser import UsageError
+from vidcodec.cli.progress import Progress
 from vidcodec.errors import OutputError, TrainingError
 
 if TYPE_CHECKING:
@@ -24,6 +34,8 @@ examples:
   vidcodec train codec --resume runs/a                 go on after a stop
   vidcodec train codec --resume runs/a --export msp.safetensors
   vidcodec train filter --config filter.json           train the post-filter
+  vidcodec train lossless --config lossless.json       train the lossless mode
+  vidcodec train importance pictures/                  after a training: which of its parameters to update
   vidcodec train export runs/a -o msp.safetensors      the averaged weights of a run, finished or not
   vidcodec train plot runs/a -o curve.png              its curve, and what more time would bring
   torchrun --nproc-per-node 4 -m vidcodec train codec --config run.json
@@ -51,6 +63,37 @@ def add_parser(subparsers: Any) -> None:
         description="Make training pairs with x264, x265 and SVT-AV1 where there are none yet, then train, or go on "
         "with a run.",
     )  # fmt: skip
+
+    _add_trainer(
+        what, "lossless", run_lossless, config="vidcodec.training.lossless.LosslessTrainConfig",
+        help="train the lossless mode",
+        description="Train the network behind `vidcodec encode --lossless`, or go on with a run.",
+    )  # fmt: skip
+
+    importance = what.add_parser(
+        "importance", help="learn which parameters are worth updating", epilog=EPILOG,
+        description="Overfit a network to many pictures and learn scores of its parameters, for --update-parameters "
+        "learned. They hold for the weights they were learned with: learn them again after a training.",
+    )  # fmt: skip
+    importance.add_argument("data", type=Path, metavar="DIR", help="the folder of pictures")
+    importance.add_argument(
+        "--model", default="msp", metavar="NAME",
+        help="msp, lossless, filter-small or filter-base (default: %(default)s)",
+    )
+    importance.add_argument(
+        "--weights", type=Path, metavar="FILE", help="the model's weights from this file instead of the shipped ones"
+    )
+    importance.add_argument(
+        "-o", "--output", type=Path, metavar="FILE", help="name it NAME-importance.safetensors and leave it in the "
+        "folder of the weights, where encoder and decoder look (default: that)",
+    )  # fmt: skip
+    importance.add_argument(
+        "--contents", type=whole(1, 1_000_000), default=96, metavar="N", help="pictures to learn from (default: 96)"
+    )
+    add_seed(importance)
+    add_threads(importance)
+    _add_overwrite(importance)
+    importance.set_defaults(run=run_importance, parser=importance, interrupted="nothing was written")
 
     export = what.add_parser(
         "export", help="write the averaged weights of a run", epilog=EPILOG,
@@ -91,7 +134,7 @@ def _add_trainer(
 
 
 def _add_overwrite(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--overwrite", "-y", action="store_true", help="replace an existing file")
+    add_overwrite(parser, "an existing file")
     add_general_options(parser)
 
 
@@ -121,6 +164,14 @@ def run_filter(args: argparse.Namespace) -> int:
     return _train(args, FilterTrainConfig, train_filter)
 
 
+def run_lossless(args: argparse.Namespace) -> int:
+    """Train the lossless mode or go on."""
+    _check_run(args)
+    from vidcodec.training.lossless import LosslessTrainConfig, train_lossless
+
+    return _train(args, LosslessTrainConfig, train_lossless)
+
+
 def _train(args: argparse.Namespace, kind: type[RunConfig], train: Callable[..., Path]) -> int:
     """Train with a configuration of this kind, then export if asked to."""
     config = kind.from_file(args.config or args.resume / "config.json")
@@ -130,6 +181,29 @@ def _train(args: argparse.Namespace, kind: type[RunConfig], train: Callable[...,
     print(f"trained: {state}")
     if args.export:
         export_run(state.parent, args.export)
+    return 0
+
+
+def run_importance(args: argparse.Namespace) -> int:
+    """Learn scores and write them."""
+    check_input_folder(args.data)
+    from vidcodec.adapt.importance import SUFFIX, save_importance
+    from vidcodec.models.checkpoint import WEIGHTS
+
+    output = args.output
+    if output is None:
+        output = args.weights.with_name(args.weights.stem + SUFFIX) if args.weights else WEIGHTS / (args.model + SUFFIX)
+    check_output(output, overwrite=args.overwrite, suffix=".safetensors")
+    use_threads(args.threads)
+    from vidcodec.training.importance import ImportanceConfig, importance_of
+
+    with Progress(json=False) as progress:
+        config = ImportanceConfig(contents=args.contents, seed=args.seed)
+        found = importance_of(
+            args.model, args.data, config, args.weights, lambda share, figures: progress("learn", share, figures)
+        )
+    save_importance(found, output, note=f"vidcodec train importance, {args.contents} contents, seed {args.seed}")
+    print(f"{output}: {len(found.factors)} rankings of {args.model}, learned from {args.contents} contents")
     return 0
 
 
@@ -166,6 +240,10 @@ def export_run(folder: Path, output: Path) -> None:
         from vidcodec.training.filter import export_filter
 
         named, digest = "filter", export_filter(state, output)
+    elif "mixtures" in state["config"]:
+        from vidcodec.training.lossless import export_lossless
+
+        named, digest = "lossless mode", export_lossless(state, output)
     else:
         from vidcodec.training.codec import export_codec
 

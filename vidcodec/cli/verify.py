@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vidcodec.cli import console
-from vidcodec.cli.arguments import add_general_options, add_model_options, check_input, use_threads
+from vidcodec.cli.arguments import NDJSON, add_general_options, add_model_options, check_input, use_threads
 from vidcodec.cli.progress import Progress
 from vidcodec.errors import BitstreamError, InputError, UnsupportedInputError
 
@@ -60,7 +60,7 @@ def add_parser(subparsers: Any) -> None:
         help="the video it was made from: measures the quality of frames with the same time stamps",
     )  # fmt: skip
     add_model_options(parser)
-    add_general_options(parser, json="print NDJSON on stdout: progress events, at last one result event")
+    add_general_options(parser, json=NDJSON)
     parser.set_defaults(run=run, parser=parser)
 
 
@@ -107,9 +107,9 @@ def _compare(decoder: VideoDecoder, source: Path, progress: Progress) -> Finding
     from vidcodec.video import Sampling, VideoReader
 
     found, f = Findings(), decoder.format
-    with VideoReader(source, Sampling(fps=None)) as reader:
+    with VideoReader(source, Sampling(fps=None), exact=decoder.lossless) as reader:
         g = reader.format
-        if (g.width, g.height, g.bit_depth) != (f.width, f.height, f.bit_depth):
+        if (g.width, g.height, g.bit_depth, g.rgb) != (f.width, f.height, f.bit_depth, f.rgb):
             raise InputError(
                 f"{source} has pictures of {g.width}x{g.height} at {g.bit_depth} bit, the file {f.width}x{f.height} "
                 f"at {f.bit_depth} bit: it was not made from this source"

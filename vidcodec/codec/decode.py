@@ -8,22 +8,17 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from vidcodec.adapt.decisions import Decisions
-from vidcodec.bitstream import BitstreamReader, Header
+from vidcodec.bitstream import BitstreamReader
+from vidcodec.codec.files import tables_digest, video_format
+from vidcodec.codec.lossless import LosslessPictureCodec
 from vidcodec.codec.models import BaseModel, check_arithmetic, load_for_stream, pick_device
 from vidcodec.codec.pictures import PictureCodec, SymbolLog, check_symbols
 from vidcodec.codec.planes import padded_size, planes_to_frame
-from vidcodec.entropy.bank import bank
 from vidcodec.entropy.exact import ARITHMETIC_VERSION
 from vidcodec.errors import BitstreamError, CorruptBitstreamError
+from vidcodec.models.lossless import Lossless
 from vidcodec.quantize.quantizer import Quantizer
-from vidcodec.video import ColourTags, Frame, VideoFormat, open_writer
-
-
-def video_format(h: Header) -> VideoFormat:
-    """What the header says of the pictures."""
-    colour = ColourTags(h.matrix, h.primaries, h.transfer, h.full_range, h.chroma_location)
-    aspect = h.sample_aspect or type(h.sample_aspect)(1)
-    return VideoFormat(h.width, h.height, h.bit_depth, colour, aspect, h.rotation, h.time_base, h.frame_rate)
+from vidcodec.video import Frame, open_writer
 
 
 class VideoDecoder:
@@ -37,7 +32,7 @@ class VideoDecoder:
         self.reader = BitstreamReader(path)
         try:
             h = self.header = self.reader.header
-            check_arithmetic(h.arithmetic, h.bank_digest, ARITHMETIC_VERSION, bank().digest)
+            check_arithmetic(h.arithmetic, h.bank_digest, ARITHMETIC_VERSION, tables_digest(h.model))
             self.format = video_format(h)
             self.decisions = Decisions(Quantizer.from_code(h.quantizer))
             self.base: BaseModel = load_for_stream(h.model, h.model_digest, weights, pick_device(device))
@@ -45,7 +40,7 @@ class VideoDecoder:
             self.reader.close()
             raise
         self.problems: list[str] = list(self.reader.problems)
-        self._codecs: dict[int, PictureCodec] = {}
+        self._codecs: dict[int, PictureCodec | LosslessPictureCodec] = {}
 
     def __enter__(self) -> VideoDecoder:
         return self
@@ -53,24 +48,34 @@ class VideoDecoder:
     def __exit__(self, *exc: object) -> None:
         self.reader.close()
 
+    @property
+    def lossless(self) -> bool:
+        """Whether the frames are exactly what went in."""
+        return isinstance(self.base.network, Lossless)
+
     def __len__(self) -> int:
         """Frames the file was written with, intact or not."""
         return self.header.frame_count
 
-    def codec_for(self, index: int) -> PictureCodec:
+    def codec_for(self, index: int) -> PictureCodec | LosslessPictureCodec:
         """The picture codec of frame `index`: base model plus the update that applies there."""
         update = self.reader.update_for(index)
         key = update.first_frame if update else -1
         if key not in self._codecs:
             model = self.base.updated(update.payload) if update else self.base
             h = self.header
-            self._codecs = {key: model.picture_codec(h.level, self.format, h.extra, self.decisions)}
+            if isinstance(model.network, Lossless):
+                self._codecs = {key: LosslessPictureCodec(model.network, self.format)}
+            else:
+                self._codecs = {key: model.picture_codec(h.level, self.format, h.extra, self.decisions)}
         return self._codecs[key]
 
     def frame(self, index: int) -> tuple[Frame, SymbolLog]:
         """Decode one frame; raises IndexError or CorruptBitstreamError."""
         unit = self.reader.frame(index)
         codec = self.codec_for(index)
+        if isinstance(codec, LosslessPictureCodec):
+            return codec.decode(unit), SymbolLog(unit.checksum, y_bits=8.0 * len(unit.y))
         size = padded_size(self.format.height, self.format.width, codec.multiple)
         planes, log = codec.decode(unit.z + unit.y, *size)
         check_symbols(log, unit.checksum, f"frame {index}")

@@ -2,8 +2,8 @@
 
     frames      sampled I-frames, spooled to disk
     level       the rate level that meets the request
-    adapt       finetune the network to these frames
     quantise    search settings of the quantiser that suit them
+    adapt       finetune the network to these frames, as that quantiser codes them
     refine      search better latents, frame by frame
                 every step codes all frames for real and is kept if the true cost fell
     write       HEAD, UPDT, FRAM..., INDX, DONE, renamed into place when complete
@@ -23,12 +23,16 @@ from typing import Any
 import numpy as np
 import torch
 
+from vidcodec.adapt.deciding import deciding
 from vidcodec.adapt.decisions import Decisions, error_weights
 from vidcodec.adapt.finetune import FinetuneConfig, Finetuner
+from vidcodec.adapt.objective import MspObjective
 from vidcodec.adapt.prior import update_prior
 from vidcodec.adapt.refine import RefineConfig, Refiner
-from vidcodec.bitstream import BitstreamWriter, FrameUnit, Header, UpdateUnit
+from vidcodec.adapt.selection import Strategy, select
+from vidcodec.bitstream import FrameUnit
 from vidcodec.codec.crops import FrameCrops
+from vidcodec.codec.files import Report, spool, write_file
 from vidcodec.codec.models import LEVEL_STEP, BaseModel, load_base, pick_device
 from vidcodec.codec.options import EncodeOptions
 from vidcodec.codec.pictures import CodedPicture, MspPictureCodec
@@ -37,14 +41,9 @@ from vidcodec.codec.presets import DEFAULT_QUALITY, PRESETS
 from vidcodec.codec.quality import quality_figures
 from vidcodec.codec.quantising import PLAIN_SETTINGS, Settings, search_settings
 from vidcodec.codec.ratecontrol import Target, meet_target, search_level
-from vidcodec.entropy.bank import bank
-from vidcodec.entropy.exact import ARITHMETIC_VERSION
-from vidcodec.errors import ModelError, NoVideoError, RateControlError
+from vidcodec.errors import ModelError, RateControlError
 from vidcodec.models.msp import PLANE_WEIGHTS, Msp
-from vidcodec.video import FrameSpool, VideoFormat, VideoReader
-
-# (stage, share done, figures to show)
-Report = Callable[[str, float, dict[str, Any]], None]
+from vidcodec.video import VideoFormat
 
 SEARCH_FRAMES = 6
 # Luma samples that a quantiser's settings are searched on, and about how many codings of them that takes.
@@ -128,7 +127,10 @@ class RefinedPictures:
 
 @dataclass(frozen=True)
 class EncodeResult:
-    """What was written; sizes in bytes, rates in bits per pixel of the sampled frames."""
+    """What was written; sizes in bytes, rates in bits per pixel of the sampled frames.
+
+    Without loss there is no z but the frames' hashes, and no PSNR to tell.
+    """
 
     output: Path
     frames: int
@@ -146,6 +148,7 @@ class EncodeResult:
     costs: dict[str, float]
     curve: list[dict]
     notes: list[str]
+    lossless: bool = False
 
     def to_dict(self) -> dict[str, Any]:
         d = {k: getattr(self, k) for k in self.__dataclass_fields__ if k not in ("output", "quality_figures")}
@@ -165,6 +168,10 @@ def encode_video(
     it is complete.
     """
     o = options or EncodeOptions()
+    if o.lossless:
+        from vidcodec.codec.lossless import encode_lossless  # which needs this module
+
+        return encode_lossless(Path(source), Path(output), o, report or (lambda *_: None))
     return _Encoder(Path(source), Path(output), o, report or (lambda *_: None)).run()
 
 
@@ -190,10 +197,10 @@ class _Encoder:
             self.target = Target.of(self.o, self.pixels)
             level = self.starting_level(plain)
             best = self.better(None, plain, level)
-            if self.o.finetuning_steps:
-                best = self.better(best, self.adapt(level), level)
             if self.quantizer != "uniform":
-                best = self.better(best, self.quantise(best.candidate, level), level)
+                best = self.better(best, self.quantise(plain, level), level)
+            if self.o.finetuning_steps:
+                best = self.better(best, self.adapt(best.candidate, level), level)
             if self.refining != "none":
                 best = self.better(best, self.refined(best.candidate), level)
             if self.target:
@@ -222,30 +229,21 @@ class _Encoder:
 
     def spool_frames(self) -> None:
         start = time.monotonic()
-        with VideoReader(self.source, self.o.sampling) as reader:
-            self.format: VideoFormat = reader.format
-            self.frames = FrameSpool(reader.format)
-            try:
-                for frame in reader.frames():
-                    self.frames.append(frame)
-                    n = len(self.frames)
-                    self.report("read", min(1.0, n / (reader.estimated_frames or n)), {"frames": n})
-            except BaseException:
-                self.frames.close()
-                raise
-            self.notes += reader.notes
-        if not len(self.frames):
-            self.frames.close()
-            raise NoVideoError(f"{self.source} has no frame in the range asked for")
+        self.frames, notes = spool(self.source, self.o.sampling, self.report)
+        self.format: VideoFormat = self.frames.format
+        self.notes += notes
         self.pixels = self.format.width * self.format.height * len(self.frames)
         self.timed("read", start)
 
-    def adapt(self, level: int) -> Candidate:
+    def adapt(self, candidate: Candidate, level: int) -> Candidate:
+        """The candidate's network finetuned to the video, on symbols as the candidate's settings decide them."""
         start = time.monotonic()
         self.report("adapt", 0.0, {})
-        network = self.base.network
-        assert isinstance(network, Msp)
+        network = self.msp(candidate)
         crops = FrameCrops(self.frames, self.format.bit_depth, self.base.multiple, self.base.device)  # type: ignore[arg-type]
+        rate_level = torch.full((1,), level / LEVEL_STEP, device=self.base.device)
+        decisions = self.decisions(candidate, level)
+        code = None if decisions.trade_off is None else deciding([decisions])
         prior = update_prior(self.o.update_prior)
         config = FinetuneConfig(
             scope=self.o.adapt,
@@ -255,13 +253,16 @@ class _Encoder:
             seed=self.o.seed,
             quantise=self.o.update_prior != "no-quantisation",
         )
-        rate_level = torch.full((1,), level / LEVEL_STEP, device=self.base.device)
-        tuner = Finetuner(network, crops, rate_level, prior, config)
+        strategy = Strategy.parse(self.o.update_parameters, self.o.seed)
+        selection = select(strategy, network, pixels=self.pixels, folder=self.base.folder)
+        tuner = Finetuner(network, MspObjective(network, rate_level, code=code), crops, prior, config, selection)
         tuned = tuner.run(lambda share, figures: self.report("adapt", share, figures))
+        assert isinstance(tuned.model, Msp)
         self.curve = tuned.curve
         self.timed("adapt", start)
-        update = prior.encode(tuned.update, network)
-        return Candidate(f"adapted ({self.o.adapt})", self.base.with_network(tuned.model.eval()), update)
+        what = self.o.adapt if strategy.name == "all" else f"{self.o.adapt}, {selection.strategy}"
+        name = candidate.name.replace("plain", f"adapted ({what})")
+        return replace(candidate, name=name, model=self.base.with_network(tuned.model.eval()), update=tuned.payload)
 
     def quantise(self, candidate: Candidate, level: int) -> Candidate:
         """The same network, under the quantiser that suits a sample of the frames best."""
@@ -289,28 +290,16 @@ class _Encoder:
         return best
 
     def write(self, video: CodedVideo) -> EncodeResult:
-        f, c = self.format, self.format.colour
-        updates = [UpdateUnit(0, video.candidate.update)] if video.candidate.update else []
-        header = Header(
-            model=self.base.name, model_digest=self.base.digest, bank_digest=bank().digest,
-            arithmetic=ARITHMETIC_VERSION, level=video.level, width=f.width, height=f.height,
-            bit_depth=f.bit_depth, matrix=c.matrix, primaries=c.primaries, transfer=c.transfer,
-            full_range=c.full_range, chroma_location=c.chroma_location, sample_aspect=f.sample_aspect,
-            rotation=f.rotation, time_base=f.time_base, frame_rate=f.frame_rate,
-            frame_count=len(video.frames), update_count=len(updates), extra=video.extra,
-            quantizer=video.candidate.settings.quantizer.code,
+        f, candidate = self.format, video.candidate
+        size = write_file(
+            self.output, self.base, f, candidate.update, video.frames, level=video.level,
+            quantizer=candidate.settings.quantizer.code, extra=video.extra,
         )  # fmt: skip
-        with BitstreamWriter(self.output, header) as writer:
-            for update in updates:
-                writer.write_update(update)
-            for unit in video.frames:
-                writer.write_frame(unit)
-        size = self.output.stat().st_size if self.output.is_file() else 0
         top = self.base.max_level
         return EncodeResult(
             output=self.output, frames=len(video.frames), width=f.width, height=f.height,
-            chosen=video.candidate.name, quality=round(100 * video.level / top, 2) if top else 0.0, size=size,
-            update_size=len(video.candidate.update), z_size=video.z_bits / 8, y_size=video.y_bits / 8,
+            chosen=candidate.name, quality=round(100 * video.level / top, 2) if top else 0.0, size=size,
+            update_size=len(candidate.update), z_size=video.z_bits / 8, y_size=video.y_bits / 8,
             bpp=8 * size / self.pixels, quality_figures=quality_figures(video.errors, f.bit_depth),
             seconds=self.seconds, costs=self.costs, curve=self.curve, notes=self.notes,
         )  # fmt: skip

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -14,7 +14,7 @@ from vidcodec.adapt.decisions import PLAIN, ROUNDING, Decisions
 from vidcodec.adapt.update import Update
 from vidcodec.codec.pictures import MspPictureCodec, PictureCodec
 from vidcodec.errors import ModelError, ModelMismatchError, UnsupportedVersionError
-from vidcodec.models import checkpoint
+from vidcodec.models import checkpoint, lossless_checkpoint
 from vidcodec.models.msp import Msp
 from vidcodec.video import VideoFormat
 
@@ -38,6 +38,7 @@ class BaseModel:
     network: nn.Module
     digest: bytes  # 16 bytes, as the header carries it
     device: torch.device
+    folder: Path | None = None  # of weights that are not the shipped ones; importance scores may lie there
 
     @property
     def multiple(self) -> int:
@@ -57,12 +58,12 @@ class BaseModel:
         if not payload:
             return self
         network = copy.deepcopy(self.network)
-        update: Update = decode_update(payload, network)
+        update: Update = decode_update(payload, network, self.folder)
         update.apply(network)
-        return BaseModel(self.name, network, self.digest, self.device)
+        return self.with_network(network)
 
     def with_network(self, network: nn.Module) -> BaseModel:
-        return BaseModel(self.name, network, self.digest, self.device)
+        return replace(self, network=network)
 
     def picture_codec(
         self, level: int, video: VideoFormat, extra: bytes | None = None, decisions: Decisions = PLAIN
@@ -92,9 +93,13 @@ def load_base(name: str, weights: Path | None, device: torch.device) -> BaseMode
 
         network = compressai_models.load_compressai(name, weights).to(device)
         return BaseModel(name, network, compressai_models.weights_digest(network), device)
+    folder = weights and Path(weights).parent
+    if name == lossless_checkpoint.NAME:
+        lossless, digest = lossless_checkpoint.load_lossless(weights)
+        return BaseModel(name, lossless.to(device), digest, device, folder)
     network, digest = checkpoint.load_model(name, weights)
     network = network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    return BaseModel(name, network, digest, device)
+    return BaseModel(name, network, digest, device, folder)
 
 
 def load_for_stream(name: str, digest: bytes, weights: Path | None, device: torch.device) -> BaseModel:

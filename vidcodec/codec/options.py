@@ -6,7 +6,8 @@ import math
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from vidcodec.codec.presets import DEFAULT_MODEL, PRESETS, QUANTIZERS, REFINE
+from vidcodec.adapt.selection import Strategy
+from vidcodec.codec.presets import DEFAULT_MODEL, LOSSLESS, PRESETS, QUANTIZERS, REFINE
 from vidcodec.errors import RateControlError, UnsupportedInputError
 from vidcodec.video import Sampling
 
@@ -18,7 +19,8 @@ class EncodeOptions:
     Give at most one of quality (0..100), target_psnr (dB, PSNR-YUV 6:1:1), target_bpp (bits
     per pixel of the sampled frames, everything included) and target_size (bytes).
     max_minutes bounds adaptation and refinement together. refine, quantizer, steps and refine_steps are the
-    preset's where None; refine_steps are per frame.
+    preset's where None; refine_steps are per frame. lossless: keep every sample; leaves no choice of rate, model,
+    quantiser and refinement. update_parameters is one of `vidcodec.adapt.selection`.
     """
 
     sampling: Sampling = field(default_factory=Sampling)
@@ -30,6 +32,7 @@ class EncodeOptions:
     max_minutes: float = math.inf
     adapt: str = "full"
     update_prior: str = "adaptive"
+    update_parameters: str = "all"
     steps: int | None = None
     refine: str | None = None
     refine_steps: int | None = None
@@ -38,6 +41,7 @@ class EncodeOptions:
     weights: Path | None = None
     device: str = "auto"
     seed: int = 0
+    lossless: bool = False
 
     def __post_init__(self) -> None:
         asked = [v for v in (self.quality, self.target_psnr, self.target_bpp, self.target_size) if v is not None]
@@ -48,11 +52,30 @@ class EncodeOptions:
         for name, value in (("psnr", self.target_psnr), ("bpp", self.target_bpp), ("size", self.target_size)):
             if value is not None and not (value > 0 and math.isfinite(value)):
                 raise RateControlError(f"--target-{name} must be above zero, not {value:g}")
+        self._check_lossless()
         if not self.max_minutes > 0:
             raise RateControlError("--max-time must be above zero minutes; without adaptation: --preset fast")
+        if self.update_prior == "spike-slab" and self.update_parameters != "all":
+            raise UnsupportedInputError("--update-prior spike-slab updates all parameters; take another one")
+        Strategy.parse(self.update_parameters)
         for option, asked_for, known in (("refine", self.refine, REFINE), ("quantizer", self.quantizer, QUANTIZERS)):
             if asked_for is not None and asked_for not in known:
                 raise UnsupportedInputError(f"--{option} is one of {', '.join(known)}, not {asked_for}")
+
+    def _check_lossless(self) -> None:
+        if not self.lossless:
+            if self.model == LOSSLESS:
+                raise UnsupportedInputError("the model of the lossless mode codes without loss only: give --lossless")
+            return
+        chosen = {
+            "--quality": self.quality, "--target-psnr": self.target_psnr, "--target-bpp": self.target_bpp,
+            "--target-size": self.target_size, "--refine": self.refine, "--quantizer": self.quantizer,
+            "--model": None if self.model in (DEFAULT_MODEL, LOSSLESS) else self.model,
+            "--adapt encoder": self.adapt if self.adapt == "encoder" else None,
+        }  # fmt: skip
+        for option, value in chosen.items():
+            if value is not None:
+                raise UnsupportedInputError(f"--lossless leaves nothing to choose with {option}: leave one of them out")
 
     @property
     def finetuning_steps(self) -> int:

@@ -21,8 +21,9 @@ from torch import Tensor
 from vidcodec.adapt.decisions import PLAIN, Decisions
 from vidcodec.entropy.bank import bank
 from vidcodec.errors import CorruptBitstreamError
-from vidcodec.models.msp import Cell, Msp
+from vidcodec.models.msp import Msp
 from vidcodec.models.msp_exact import ExactScales
+from vidcodec.models.msp_passes import Cell
 from vidcodec.quantize.coder import SymbolDecoder, SymbolEncoder
 from vidcodec.quantize.quantizer import SYMBOL_LIMIT, UNIT, Quantizer, magnitudes, reconstruct, symbol_bits
 

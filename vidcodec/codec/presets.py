@@ -30,4 +30,5 @@ QUANTIZERS = ("uniform", "rdoq", "trellis")
 # The last two leave something out, to show what it is worth.
 UPDATE_PRIORS = ("adaptive", "spike-slab", "no-rate", "no-quantisation")
 DEFAULT_MODEL = "msp"
+LOSSLESS = "lossless"
 DEFAULT_QUALITY = 50.0

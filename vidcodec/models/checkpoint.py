@@ -14,7 +14,6 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-import os
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,6 +26,7 @@ from safetensors.numpy import save_file
 from torch import Tensor, nn
 
 from vidcodec.errors import ModelMismatchError, ModelNotFoundError, first_line
+from vidcodec.files import replacing
 from vidcodec.models.msp import Msp, MspConfig
 
 WEIGHTS = Path(__file__).resolve().parent.parent / "weights"
@@ -86,7 +86,7 @@ def write_checkpoint(
     """Snap to the 16-bit grid, in place, and write; returns the digest. config: what `kind.build` takes."""
     exponents = snap_to_grid(network)
     tensors = {
-        n: np.rint(p.detach().cpu().numpy().astype(np.float64) * 2.0 ** exponents[n]).astype(np.int16)
+        n: np.rint(p.detach().cpu().contiguous().numpy().astype(np.float64) * 2.0 ** exponents[n]).astype(np.int16)
         for n, p in network.named_parameters()
     }
     digest = kind.digest(network)
@@ -97,10 +97,9 @@ def write_checkpoint(
         "digest": digest.hex(),
         "note": note,
     }
-    partial = path.with_name(path.name + ".part")
-    save_file(tensors, partial, metadata)
-    partial.chmod(0o644)
-    os.replace(partial, path)
+    with replacing(path) as partial:
+        save_file(tensors, partial, metadata)
+        partial.chmod(0o644)
     return digest
 
 

@@ -1,7 +1,8 @@
 """The default network: a multi-scale progressive codec for YUV 4:2:0 pictures.
 
 Reads top to bottom: configuration, building blocks, analysis and synthesis, the
-hyperprior, the coarse-to-fine passes, the model. Shapes stand at line ends, with
+hyperprior, the networks of the coarse-to-fine passes (`msp_passes` has their order), the
+model. Shapes stand at line ends, with
 
     B   pictures                h, w    size of the luma plane / 16 (the latent grid)
     C   latent channels         P, S    channels of the mean and of the scale features
@@ -25,7 +26,6 @@ The network has two kinds of parameters behind its entropy model:
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Any, NamedTuple
 
@@ -33,7 +33,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from vidcodec.entropy.scales import MAX_INDEX, index_to_scale, scale_to_index
+from vidcodec.entropy.scales import MAX_INDEX, scale_to_index
+from vidcodec.models.msp_passes import Cell, Step, schedule
+from vidcodec.models.rates import CellCoder, rate_of_symbols, rounding, ste_round
 
 # The scale path keeps activations in [0, 128), so that 16 bits hold them exactly.
 SCALE_CLIP = 127.996
@@ -109,10 +111,16 @@ class MspOutput(NamedTuple):
 PLANE_WEIGHTS = (0.5, 0.25, 0.25)
 
 
+def plane_mse(x: Tensor, target: Tensor) -> Tensor:
+    """Mean squared errors of Y, U, V: (B, 6, ., .) planes -> (B, 3)."""
+    error = (x - target).square().mean((2, 3))  # (B, 6)
+    return torch.stack([error[:, :4].mean(1), error[:, 4], error[:, 5]], 1)
+
+
 def weighted_mse(x: Tensor, target: Tensor, weights: tuple[float, float, float] = PLANE_WEIGHTS) -> Tensor:
     """Per-picture D: plane-weighted mean squared error of (B, 6, ., .) planes -> (B,)."""
-    error = (x - target).square().mean((2, 3))  # (B, 6)
-    return weights[0] * error[:, :4].mean(1) + weights[1] * error[:, 4] + weights[2] * error[:, 5]
+    y, u, v = plane_mse(x, target).unbind(1)
+    return weights[0] * y + weights[1] * u + weights[2] * v
 
 
 # --------------------------------------------------------------------------- blocks
@@ -341,54 +349,6 @@ class HyperScale(nn.Module):
 # ---------------------------------------------------------------------------- passes
 
 
-class Cell(NamedTuple):
-    """What a pass codes of one channel group: a phase of its grid."""
-
-    group: slice  # channels
-    phase: tuple[slice, slice]  # rows and columns of the pass's own grid
-    site: tuple[slice, slice]  # the same rows and columns on the latent grid
-
-
-class Step(NamedTuple):
-    """One parallel pass: at `stride`, group g of the channels is coded in phase[g] of 2x2 (none: everywhere)."""
-
-    stride: int
-    phases: tuple[tuple[int, int], ...]
-
-    @property
-    def grid(self) -> tuple[slice, slice]:
-        """Rows and columns of the latent grid that the pass works on."""
-        return slice(None, None, self.stride), slice(None, None, self.stride)
-
-    def cells(self, channels: int) -> list[Cell]:
-        """What is coded, in coding order."""
-        if not self.phases:
-            return [Cell(slice(0, channels), (slice(None), slice(None)), self.grid)]
-        size, s = channels // len(self.phases), self.stride
-        return [
-            Cell(slice(g * size, g * size + size), (slice(i, None, 2), slice(j, None, 2)),
-                 (slice(i * s, None, 2 * s), slice(j * s, None, 2 * s)))
-            for g, (i, j) in enumerate(self.phases)
-        ]  # fmt: skip
-
-
-FINE_PHASES = ((1, 1), (0, 1), (1, 0))
-
-
-def schedule(scales: int) -> list[Step]:
-    """The passes in coding order, coarse to fine; 1 + 3 * scales of them.
-
-    The first pass codes every 2^scales-th sample of each row and column, all channels.
-    At each finer scale three channel groups rotate through the three new phases of the
-    2x2 cells, so that every pass sees neighbours in space and in the other groups.
-    """
-    steps = [Step(2**scales, ())]
-    for s in reversed(range(scales)):
-        for k in range(3):
-            steps.append(Step(2**s, tuple(FINE_PHASES[(g + k) % 3] for g in range(3))))
-    return steps
-
-
 def head_at(head: nn.Conv2d, x: Tensor, cell: Cell) -> Tensor:
     """The head's output where the cell is, and nowhere else; float32 even under autocast."""
     assert head.bias is not None
@@ -459,60 +419,6 @@ class PassScale(nn.Module):
 # ----------------------------------------------------------------------------- model
 
 
-def ste_round(x: Tensor) -> Tensor:
-    """Round with a straight-through gradient."""
-    return x + (torch.round(x) - x).detach()
-
-
-def symbol_bits(x: Tensor, index: Tensor) -> Tensor:
-    """Bits of real-valued `x` under the zero-mean normal of a (real-valued) scale index.
-
-    The rate the integer tables charge, as a differentiable function: their 16-bit floor is
-    added to the probability, their escape is a slowly growing term.
-    """
-    # The gradient at the ends of the table must be able to lead back inside.
-    clipped = index.clamp(0.0, float(MAX_INDEX))
-    index = index + (clipped - index).detach()
-    inv = 1.0 / index_to_scale(clipped + (index - index.detach()))
-    x = x.abs()
-    c = -math.sqrt(0.5)
-    p = 0.5 * (torch.erfc(c * (0.5 - x) * inv) - torch.erfc(c * (-0.5 - x) * inv))
-    return torch.log2(1.0 + F.relu(x * inv - 5.0)) - torch.log2(p + 2.0**-16)
-
-
-def rate_of_symbols(x: Tensor, q: Tensor, index: Tensor, rate: str) -> Tensor:
-    """Bits of values x, rounded to q (straight through), under scale indices.
-
-    'rounded': of the symbols themselves. 'noise': of x plus uniform noise, the usual
-    differentiable stand-in, which charges a sure zero 0.1 bit it does not cost.
-    'mixed': the value and the gradient towards the index of the symbols themselves, the
-    gradient towards x of x itself: what the coder charges, yet smooth in x. (With the
-    gradient of x plus noise, almost sure zeros far from the next symbol are pulled on
-    so hard that the low rates drown everything else.)
-    """
-    if rate == "rounded":
-        return symbol_bits(q, index)
-    if rate == "noise":
-        return symbol_bits(x + torch.rand_like(x) - 0.5, index)
-    smooth = symbol_bits(x, index.detach())
-    return symbol_bits(q.detach(), index) + smooth - smooth.detach()
-
-
-# (latents of a cell, their means, their real-valued table indices, their channels) -> (decided residuals, bits (B,))
-CellCoder = Callable[[Tensor, Tensor, Tensor, slice], tuple[Tensor, Tensor]]
-
-
-def rounding(rate: str) -> CellCoder:
-    """Residuals rounded (straight through), their rate charged as `rate` says."""
-
-    def code(y: Tensor, mean: Tensor, index: Tensor, _: slice) -> tuple[Tensor, Tensor]:
-        residual = y - mean
-        q = ste_round(residual)
-        return q, rate_of_symbols(residual, q, index, rate).sum((1, 2, 3))
-
-    return code
-
-
 def magnitude(q: Tensor) -> Tensor:
     """log2(1 + |q|): what the scale path sees of a decoded y symbol (an integer table there)."""
     return torch.log2(1.0 + q.abs())
@@ -523,6 +429,8 @@ class Msp(nn.Module):
 
     `level` is the rate level in [0, levels - 1], one per picture, real-valued.
     """
+
+    last_layer = ("synthesis.head.", "synthesis.linear.")  # what makes the output, for updates of nothing else
 
     def __init__(self, config: MspConfig | None = None) -> None:
         super().__init__()
@@ -573,16 +481,19 @@ class Msp(nn.Module):
     def z_indices(self, level: Tensor) -> Tensor:  # (B,) -> (B, Z, 1, 1), real-valued
         return self.z_index(level) * INDEX_GAIN
 
-    def forward(self, planes: Tensor, level: Tensor, *, rate: str = "mixed") -> MspOutput:
+    def forward(
+        self, planes: Tensor, level: Tensor, *, rate: str = "mixed", code: CellCoder | None = None
+    ) -> MspOutput:
         """One pass: symbols rounded (straight through), their rate charged as `rate` says.
 
-        planes: (B, 6, H/2, W/2), H and W multiples of 16. rate: see `rate_of_symbols`.
+        planes: (B, 6, H/2, W/2), H and W multiples of 16. rate: see `rate_of_symbols`. code: decides the symbols of y
+        instead of rounding.
         """
         y = self.analyse(planes, level)
         z = self.hyper_analysis(y)
         z_hat = ste_round(z)
         z_bits = rate_of_symbols(z, z_hat, self.z_indices(level), rate).sum((1, 2, 3))
-        y_hat, y_bits = self.code_passes(y, z_hat, level, rounding(rate))
+        y_hat, y_bits = self.code_passes(y, z_hat, level, code or rounding(rate))
         return MspOutput(self.synthesise(y_hat, level), y_bits, z_bits)
 
     def code_passes(self, y: Tensor, z_hat: Tensor, level: Tensor, code: CellCoder) -> tuple[Tensor, Tensor]:

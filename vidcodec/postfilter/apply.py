@@ -43,12 +43,15 @@ class ActiveFilter:
         return shown
 
 
-def updated(base: Filter, payload: bytes) -> Filter:
-    """A copy of the base filter with a coded update; raises CorruptBitstreamError."""
+def updated(base: Filter, payload: bytes, folder: Path | None = None) -> Filter:
+    """A copy of the base filter with a coded update; `folder`: where importance scores may lie.
+
+    Raises CorruptBitstreamError, and ModelError without the importance scores that the update goes by.
+    """
     if not payload:
         return base
     network = copy.deepcopy(base)
-    decode_update(payload, network).apply(network)
+    decode_update(payload, network, folder).apply(network)
     return network
 
 
@@ -86,7 +89,7 @@ class FilterSelector:
                         f"made for base filter {message.digest.hex()}, here is {digest[:DIGEST_BYTES].hex()}: "
                         "give the right one with --weights FILE, or use the version of vidcodec that made the file"
                     )
-                network = updated(base, message.update)
+                network = updated(base, message.update, self._weights and Path(self._weights).parent)
                 self.active = ActiveFilter(network, message.enabled, message.qp)
                 self.messages += 1
             except (BitstreamError, ModelError) as error:

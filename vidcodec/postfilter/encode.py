@@ -372,7 +372,7 @@ class Adaptation:
                 )
                 segment.update, segment.curve = done.payload, done.curve
                 if done.payload:
-                    segment.adapted = updated(self.base, done.payload)
+                    segment.adapted = updated(self.base, done.payload, config.folder)
             segment.samples = []
 
     def measure(self) -> None:

@@ -23,19 +23,23 @@ import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.func import functional_call
 
 from vidcodec.adapt.coder import encode_update
-from vidcodec.adapt.finetune import autocast
+from vidcodec.adapt.curvature import mean_curvature
+from vidcodec.adapt.grid import UpdateGrid, uncharged_right
+from vidcodec.adapt.objective import Outcome, autocast, signs
 from vidcodec.adapt.optim import SparseMomentum
 from vidcodec.adapt.prior import AdaptivePrior
-from vidcodec.adapt.update import MAX_STEP_EXPONENT, MAX_STEPS, TensorUpdate, Update
-from vidcodec.models.msp import ste_round
+from vidcodec.adapt.selection import Selection, Strategy, select
+from vidcodec.adapt.update import MAX_STEP_EXPONENT, MAX_STEPS, TensorUpdate, Update, is_matrix
+from vidcodec.errors import UnsupportedInputError
 from vidcodec.postfilter.network import Filter
 from vidcodec.postfilter.planes import to_tensor
 
@@ -59,6 +63,8 @@ class FilterFinetuneConfig:
     """How the filter is adapted.
 
     strategy: which numbers may change. objective: 'rate' or 'sparsity'.
+    parameters: instead of a strategy, one of `vidcodec.adapt.selection`, with objective 'rate'; its importance scores
+        are looked for in `folder` as well as beside the shipped weights.
     steps, max_seconds: whichever ends first. batch, crop: crops per step, luma samples a side.
     lr, weight_lr, damping: of the proximal steps of vectors and of weights (`SparseMomentum`), in grid steps.
     real_lr, alpha, gamma: of the sparsity objective.
@@ -66,6 +72,8 @@ class FilterFinetuneConfig:
 
     strategy: str = "multipliers"
     objective: str = "rate"
+    parameters: str = ""
+    folder: Path | None = None
     steps: int = 150
     max_seconds: float = math.inf
     batch: int = 8
@@ -80,6 +88,10 @@ class FilterFinetuneConfig:
     patience: int = 5
     seed: int = 0
 
+    def __post_init__(self) -> None:
+        if self.parameters and self.objective != "rate":
+            raise UnsupportedInputError("the sparsity objective takes a strategy: multipliers, biases or full")
+
 
 @dataclass
 class FilterUpdate:
@@ -89,6 +101,78 @@ class FilterUpdate:
     payload: bytes = b""
     curve: list[dict[str, Any]] = field(default_factory=list)
     seconds: float = 0.0
+
+
+Batch = tuple[Tensor, Tensor, Tensor]  # decoded (B, 6, ., .), source like it, qp (B,)
+
+
+class FilterCrops:
+    """Samples of one stretch of video, as finetuning draws them. Shared by the bits of the video: its `pixels`."""
+
+    def __init__(
+        self, samples: list[Sample], depth: int, qp: tuple[float, float, float], bits: float, crop: int
+    ) -> None:
+        self.samples, self.depth, self.qp, self.crop = samples, depth, qp, crop
+        self.pixels = max(1, round(bits))
+
+    def crops(self, rng: np.random.Generator, count: int) -> Batch:
+        """Random crops of random samples."""
+        pairs, qps = [], []
+        for i in rng.integers(len(self.samples), size=count):
+            s = self.samples[i]
+            h, w = (min(self.crop // 2, side) for side in s.decoded.shape[1:])
+            top, left = (int(rng.integers(0, a - b + 1)) for a, b in zip(s.decoded.shape[1:], (h, w), strict=True))
+            pairs.append(np.stack([a[:, top : top + h, left : left + w] for a in (s.decoded, s.source)]))
+            qps.append(self.qp[s.type])
+        x = to_tensor(np.stack(pairs), self.depth)
+        decoded, source = (x[:, k].contiguous(memory_format=torch.channels_last) for k in (0, 1))
+        return decoded, source, torch.tensor(qps)
+
+    def checks(self) -> list[Batch]:
+        """Samples spread over the stretch, for measuring."""
+        size = self.samples[0].decoded[:4].size
+        count = max(1, min(len(self.samples), CHECK_PIXELS // size))
+        picked = (self.samples[i * len(self.samples) // count] for i in range(count))
+        return [
+            (to_tensor(s.decoded, self.depth)[None], to_tensor(s.source, self.depth)[None],
+             torch.tensor([self.qp[s.type]]))
+            for s in picked
+        ]  # fmt: skip
+
+
+class FilterObjective:
+    """sum_p price_p D_p: bits that the filtered picture's squared errors (samples in [0, 1]) of Y, U, V are worth.
+
+    price: (3,), R w_p / D0_p. bits: R. No symbols are coded; L is counted per bit of the video.
+    """
+
+    def __init__(self, price: Tensor, bits: float) -> None:
+        self.price, self.worth = price, 1.0 / bits
+
+    @classmethod
+    def of(cls, error: np.ndarray, depth: int, bits: float) -> FilterObjective:
+        """error: D0, mean squared errors of Y, U, V without the filter, code values squared."""
+        unit = float((1 << depth) - 1) ** 2
+        share = torch.tensor(PLANE_WEIGHTS) / torch.from_numpy(np.maximum(error, 1e-3) / unit).float()
+        return cls(bits * share, bits)
+
+    def outcome(self, network: nn.Module, parameters: dict[str, Tensor], batch: Batch, *, hard: bool) -> Outcome:
+        """The same, hard or not: there are no symbols."""
+        decoded, source, qp = batch
+        with autocast(decoded.device):
+            out = functional_call(network, parameters, (decoded, qp))
+        error = (out - source).square().mean((0, 2, 3))  # (6,)
+        bits = (torch.stack([error[:4].mean(), error[4], error[5]]) * self.price).sum()
+        return Outcome(bits.new_zeros(()), bits, decoded[:, :4].numel())
+
+    def probe(self, network: nn.Module, batch: Batch, generator: torch.Generator) -> Tensor:
+        """Samples, each weighted by the root of what its squared error costs."""
+        decoded, _, qp = batch
+        out = network(decoded, qp)
+        b, _, h, w = out.shape
+        y, u, v = (2 * self.worth * self.price / (b * h * w)).tolist()
+        weights = torch.tensor([y / 4] * 4 + [u, v]).sqrt()[None, :, None, None]
+        return (out * weights * signs(out, generator)).sum()
 
 
 class FilterFinetuner:
@@ -102,101 +186,71 @@ class FilterFinetuner:
         self, base: Filter, samples: list[Sample], depth: int, qp: tuple[float, float, float], bits: float,
         error: np.ndarray, config: FilterFinetuneConfig,
     ) -> None:  # fmt: skip
-        self.c, self.samples, self.depth, self.qp, self.bits = config, samples, depth, qp, bits
-        unit = float((1 << depth) - 1) ** 2
-        share = torch.tensor(PLANE_WEIGHTS) / torch.from_numpy(np.maximum(error, 1e-3) / unit).float()
-        self.price = bits * share  # (3,): bits per mean squared error of Y, U, V
+        self.c, self.bits = config, bits
+        self.source = FilterCrops(samples, depth, qp, bits, config.crop)
+        self.objective = FilterObjective.of(error, depth, bits)
         self.network = copy.deepcopy(base).requires_grad_(False)
-        self.base = {
-            n: p.detach().clone() for n, p in self.network.named_parameters()
-            if n.endswith(STRATEGIES[config.strategy])
-        }  # fmt: skip
+        self.selection: Selection | None = None
+        if config.parameters:
+            strategy = Strategy.parse(config.parameters, config.seed)
+            self.selection = select(strategy, base, pixels=self.source.pixels, folder=config.folder)
+        names = self.selection.masks if self.selection else [
+            n for n, _ in base.named_parameters() if n.endswith(STRATEGIES[config.strategy])
+        ]  # fmt: skip
+        self.base = {n: p.detach().clone() for n, p in self.network.named_parameters() if n in names}
         self.prior = AdaptivePrior()
-        self.exponents = self._exponents()
-        self.u = {n: torch.zeros_like(p, requires_grad=True) for n, p in self.base.items()}
-
-    # ------------------------------------------------------------------ data
-
-    def _batch(self, rng: np.random.Generator) -> tuple[Tensor, Tensor, Tensor]:
-        """(decoded (B, 6, ., .), source, qp (B,)): random crops of random samples."""
-        pairs, qps = [], []
-        for i in rng.integers(len(self.samples), size=self.c.batch):
-            s = self.samples[i]
-            h, w = (min(self.c.crop // 2, side) for side in s.decoded.shape[1:])
-            top, left = (int(rng.integers(0, a - b + 1)) for a, b in zip(s.decoded.shape[1:], (h, w), strict=True))
-            pairs.append(np.stack([a[:, top : top + h, left : left + w] for a in (s.decoded, s.source)]))
-            qps.append(self.qp[s.type])
-        x = to_tensor(np.stack(pairs), self.depth)
-        decoded, source = (x[:, k].contiguous(memory_format=torch.channels_last) for k in (0, 1))
-        return decoded, source, torch.tensor(qps)
-
-    def _checks(self) -> list[Sample]:
-        """Samples spread over the stretch, for measuring."""
-        size = self.samples[0].decoded[:4].size
-        count = max(1, min(len(self.samples), CHECK_PIXELS // size))
-        return [self.samples[i * len(self.samples) // count] for i in range(count)]
+        if self.selection:
+            self.prior.confine(self.selection)
+        self.grid = UpdateGrid(
+            self.base, self.selection or Selection(), self._exponents(), gradients=self._gradients, seed=config.seed
+        )
+        self.u = self.grid.u
 
     # ------------------------------------------------------------------ the objective
 
-    def _distortion(self, parameters: dict[str, Tensor], decoded: Tensor, source: Tensor, qp: Tensor) -> Tensor:
+    def _distortion(self, parameters: dict[str, Tensor], batch: Batch) -> Tensor:
         """R * sum_p w_p D_p / D0_p, in bits."""
-        with autocast(decoded.device):
-            out = functional_call(self.network, parameters, (decoded, qp))
-        error = (out - source).square().mean((0, 2, 3))  # (6,)
-        return (torch.stack([error[:4].mean(), error[4], error[5]]) * self.price).sum()
+        return self.objective.outcome(self.network, parameters, batch, hard=False).error
 
     @torch.no_grad()
     def _measure(self, parameters: dict[str, Tensor], payload: bytes) -> float:
         """J over the checks, with the update's real bytes."""
-        checks = self._checks()
-        total = 0.0
-        for s in checks:
-            x = [to_tensor(a, self.depth)[None] for a in (s.decoded, s.source)]
-            total += float(self._distortion(parameters, x[0], x[1], torch.tensor([self.qp[s.type]])))
-        return total / len(checks) + 8.0 * len(payload)
+        checks = self.source.checks()
+        return sum(float(self._distortion(parameters, b)) for b in checks) / len(checks) + 8.0 * len(payload)
+
+    def _gradients(self) -> dict[str, Tensor]:
+        """Of J at the base weights, from a few batches."""
+        rng = np.random.default_rng([self.c.seed, 2])
+        parameters = {n: p.clone().requires_grad_(True) for n, p in self.base.items()}
+        loss = sum(self._distortion(parameters, self.source.crops(rng, self.c.batch)) for _ in range(4))
+        assert isinstance(loss, Tensor)
+        return dict(zip(parameters, torch.autograd.grad(loss, list(parameters.values())), strict=True))
 
     def _exponents(self) -> dict[str, int]:
-        """Grid exponents from the curvature of J, by random probes (as `vidcodec.adapt.curvature`).
+        """Grid exponents from the curvature of J (`vidcodec.adapt.curvature`).
 
         A step t costs h t^2 / 24 bits by its error, with h the mean curvature, and saves
         log2 t bits: least at t^2 = 12 / (h ln 2).
         """
-        rng, generator = np.random.default_rng(self.c.seed), torch.Generator().manual_seed(self.c.seed)
-        parameters = {n: p.clone().requires_grad_(True) for n, p in self.base.items()}
-        total, probes = dict.fromkeys(parameters, 0.0), 4
-        for _ in range(probes):
-            decoded, _, qp = self._batch(rng)
-            out = functional_call(self.network, parameters, (decoded, qp))
-            b, _, h, w = out.shape
-            y, u, v = (2 * self.price / (b * h * w)).tolist()
-            weights = torch.tensor([y / 4] * 4 + [u, v]).sqrt()[None, :, None, None]
-            sign = torch.randint(0, 2, out.shape, generator=generator) * 2.0 - 1.0
-            grads = torch.autograd.grad((out * weights * sign).sum(), list(parameters.values()))
-            for n, g in zip(parameters, grads, strict=True):
-                total[n] += float(g.square().mean()) / probes
+        rng = np.random.default_rng(self.c.seed)
+        masks = {n: torch.from_numpy(m) for n, m in (self.selection.partial if self.selection else {}).items()}
+        curvature = mean_curvature(
+            self.network, self.objective, list(self.base), lambda: self.source.crops(rng, self.c.batch), masks=masks,
+            seed=self.c.seed,
+        )  # fmt: skip
         exponents = {}
         for n, p in self.base.items():
             spread = min(float(p.square().mean().sqrt()) or 0.1, 1.0)
-            k = max(0.5 * math.log2(max(total[n], 1e-12) * math.log(2) / 12), -math.log2(self.c.coarsest * spread))
+            columns = p[0].numel() if self.selection and self.selection.rank and is_matrix(n, tuple(p.shape)) else 1
+            h = max(curvature[n] * self.bits * columns, 1e-12)
+            k = max(0.5 * math.log2(h * math.log(2) / 12), -math.log2(self.c.coarsest * spread))
             exponents[n] = int(np.clip(round(k), 0, MAX_STEP_EXPONENT))
         return exponents
 
-    # ------------------------------------------------------------------ the grid
-
-    def _parameters(self) -> dict[str, Tensor]:
-        """base + round(u) * 2^-k, differentiable in u."""
-        return {
-            n: self.base[n] + ste_round(u.clamp(-MAX_STEPS, MAX_STEPS)) * 2.0 ** -self.exponents[n]
-            for n, u in self.u.items()
-        }
-
     def _update(self, u: dict[str, Tensor], exponents: dict[str, int]) -> Update:
-        tensors = {}
-        for name, x in u.items():
-            n = x.detach().round().clamp(-MAX_STEPS, MAX_STEPS).numpy().astype(np.int32)
-            if n.any():
-                tensors[name] = TensorUpdate(n, exponents[name])
-        return Update(tensors)
+        """Of real numbers in grid steps."""
+        rounded = {n: x.round().clamp(-MAX_STEPS, MAX_STEPS).numpy().astype(np.int32) for n, x in u.items()}
+        return Update({name: TensorUpdate(n, exponents[name]) for name, n in rounded.items() if n.any()})
 
     def _applied(self, update: Update) -> dict[str, Tensor]:
         return {
@@ -218,7 +272,7 @@ class FilterFinetuner:
 
     def _consider(self, update: Update, best: FilterUpdate, step: int) -> bool:
         """Measure an update and keep it when it is the best so far; whether it was."""
-        payload = encode_update(update, self.network)
+        payload = encode_update(update, self.network, selection=self.selection)
         cost = self._measure(self._applied(update), payload)
         better = cost < min(row["cost"] for row in best.curve)
         best.curve.append({"step": step, "cost": cost, "bytes": len(payload)})
@@ -230,17 +284,17 @@ class FilterFinetuner:
         self, best: FilterUpdate, start: float, progress: Callable[[float, dict[str, Any]], None] | None
     ) -> None:
         c, rng = self.c, np.random.default_rng([self.c.seed, 1])
-        optimiser = SparseMomentum(self.u, c.lr, c.weight_lr, c.damping, self.prior.slope, 1.0)
+        optimiser = SparseMomentum(self.u, c.lr, c.weight_lr, c.damping, uncharged_right(self.prior.slope), 1.0)
         share, step, next_measure, worse = 0.0, 0, 0.15, 0
         while share < 1.0 and worse < c.patience:
-            self._distortion(self._parameters(), *self._batch(rng)).backward()
+            self._distortion(self.grid.parameters(), self.source.crops(rng, c.batch)).backward()
             optimiser.step(min(1.0, (step + 1) / 10) * 0.5 * (1 + math.cos(math.pi * share)))
             self.prior.observe(self.u)
             step += 1
             share = max(step / c.steps, (time.monotonic() - start) / c.max_seconds)
             if share >= next_measure or share >= 1.0:
                 next_measure = share + 0.15
-                worse = 0 if self._consider(self._update(self.u, self.exponents), best, step) else worse + 1
+                worse = 0 if self._consider(self.grid.update(), best, step) else worse + 1
             if progress:
                 progress(min(share, 1.0), {"cost": best.curve[-1]["cost"], "update_bits": 8 * best.curve[-1]["bytes"]})
 
@@ -252,7 +306,7 @@ class FilterFinetuner:
         adam = torch.optim.Adam(moves.values(), lr=c.real_lr, betas=(0.9, 0.99))
         share, step = 0.0, 0
         while share < 1.0:
-            loss = self._distortion({n: self.base[n] + d for n, d in moves.items()}, *self._batch(rng))
+            loss = self._distortion({n: self.base[n] + d for n, d in moves.items()}, self.source.crops(rng, c.batch))
             w = torch.cat([d.flatten() for d in moves.values()])
             one, two = w.abs().sum() + 1e-8, w.norm() + 1e-8
             (loss / self.bits + (c.alpha / self.bits) * (one / two + c.gamma * two * two / one)).backward()

@@ -80,6 +80,8 @@ class Block(nn.Module):
 class Filter(nn.Module):
     """Decoded planes and their quantiser to corrected planes."""
 
+    last_layer = ("tail.",)  # parameters that make the output, for updates of nothing else
+
     def __init__(self, config: FilterConfig) -> None:
         super().__init__()
         self.config = config

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from vidcodec.adapt.finetune import autocast
+from vidcodec.adapt.objective import autocast
 from vidcodec.errors import UnsupportedInputError
 from vidcodec.postfilter.network import Filter
 

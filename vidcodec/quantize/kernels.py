@@ -10,13 +10,13 @@ are float32 (quantisers, 64, S + 2): bits of magnitude 0 .. S of each table, the
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 from numba import njit
 
 from vidcodec.entropy.bank import PRECISION
+from vidcodec.entropy.compiling import compiled
 from vidcodec.quantize.tables import BUCKET_BITS, ESCAPE_ZERO
 
 Array = np.ndarray
@@ -24,14 +24,6 @@ Array = np.ndarray
 RANS_LOW = 1 << 31  # the coder's state stays in [2^31, 2^63)
 WORD = 0xFFFFFFFF
 SLOT = (1 << PRECISION) - 1
-
-
-def compiled(function: Callable) -> Any:
-    """njit, kept on disk where there is a place to keep it."""
-    try:
-        return njit(cache=True, nogil=True)(function)
-    except RuntimeError:  # neither the package's folder nor the user's cache can be written
-        return njit(nogil=True)(function)
 
 
 # ------------------------------------------------------------------------- decisions

@@ -13,9 +13,10 @@ from __future__ import annotations
 
 import math
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 import torch
@@ -23,14 +24,23 @@ from torch import Tensor
 
 from vidcodec.errors import TrainingError, first_line
 from vidcodec.models.msp import PROFILES, Msp, MspConfig, weighted_mse
+from vidcodec.models.rates import CellCoder
 from vidcodec.training.data import Planes, batches, load_pictures, planes_to_tensor
 from vidcodec.training.run import MISFITS, Run, RunConfig, averaged, learning_rate, uninterrupted
 from vidcodec.training.workers import Workers
+
+if TYPE_CHECKING:
+    from vidcodec.quantize.quantizer import Quantizer
 
 __all__ = ["TrainConfig", "Workers", "learning_rate", "rd_loss", "split_pictures", "train", "uninterrupted"]
 
 CHECK_SIDE = 256
 CHECK_LEVELS = (0.1, 0.3, 0.5, 0.7, 0.9)  # of the range of rate levels
+
+MIDDLE = (0.06, 0.72)  # of the range of rate levels
+QUANTIZERS = ("uniform", "rdoq", "trellis", "mixed")
+TRAINS = ("all", "decoder")
+DECIDERS_STEPS = 500  # so often a quantiser's weights are measured anew
 
 Pictures = list[tuple[str, Planes]]
 Picture = TypeVar("Picture")
@@ -42,7 +52,10 @@ class TrainConfig(RunConfig):
 
     profile: small, base or large; model: entries of MspConfig that differ from it. crop: a
     multiple of 16. holdout: a quarter as many pictures are left out of training and validated
-    on, never more than one in five. device: auto, cpu or cuda.
+    on, never more than one in five. device: auto, cpu or cuda. middle: share of the crops whose
+    rate level is from the middle of the range, the rest from all of it. quantizer: uniform, or
+    what else decides the symbols in training (rdoq, trellis, mixed; needs numba): a step then sees
+    what that quantiser does to it. trains: all, or decoder, which leaves the encoder as it is.
 
     Raises TrainingError for an entry of the wrong type or out of its range.
     """
@@ -52,6 +65,9 @@ class TrainConfig(RunConfig):
     lr: float = 1.2e-3
     holdout: int = 48
     device: str = "auto"
+    middle: float = 0.0
+    quantizer: str = "uniform"
+    trains: str = "all"
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -62,15 +78,31 @@ class TrainConfig(RunConfig):
         if self.crop < 64 or self.crop % 16:
             raise TrainingError(f"'crop' must be a multiple of 16 from 64 on, not {self.crop}")
         self.check_not_negative("holdout")
+        if not 0 <= self.middle <= 1:
+            raise TrainingError(f"'middle' must be from 0 to 1, not {self.middle!r}")
+        for name, known in (("quantizer", QUANTIZERS), ("trains", TRAINS)):
+            if getattr(self, name) not in known:
+                raise TrainingError(f"'{name}' must be one of {', '.join(known)}, not {getattr(self, name)!r}")
 
 
-def rd_loss(model: Msp, planes: Tensor, level: Tensor) -> tuple[Tensor, dict[str, float]]:
+def draw_levels(rng: np.random.Generator, count: int, levels: int, middle: float) -> np.ndarray:
+    """Rate levels (count,) float32: a share of `middle` from the middle of the range, the rest from all of it."""
+    whole = rng.uniform(0, levels - 1, count)
+    if middle > 0:
+        inner = rng.uniform(*MIDDLE, count) * (levels - 1)
+        whole = np.where(rng.random(count) < middle, inner, whole)
+    return whole.astype(np.float32)
+
+
+def rd_loss(
+    model: Msp, planes: Tensor, level: Tensor, code: CellCoder | None = None
+) -> tuple[Tensor, dict[str, float]]:
     """The mean of L = (R + lambda * 255^2 * D) / lambda^0.45 over a batch.
 
     L itself grows about as lambda^0.45 over the rate range; the division gives every
-    rate point a like say in the gradient.
+    rate point a like say in the gradient. code: decides the symbols of y, instead of rounding.
     """
-    out = model(planes, level)
+    out = model(planes, level, code=code)
     pixels = planes.shape[-1] * planes.shape[-2] * 4
     bpp = (out.y_bits + out.z_bits) / pixels
     mse = weighted_mse(out.planes, planes)
@@ -80,14 +112,17 @@ def rd_loss(model: Msp, planes: Tensor, level: Tensor) -> tuple[Tensor, dict[str
 
 
 @torch.no_grad()
-def validate(model: Msp, pictures: list[Tensor]) -> dict:
-    """Mean rate (bits per pixel), PSNR-YUV (6:1:1, dB) and R-D cost of held-out pictures at five levels."""
+def validate(model: Msp, pictures: list[Tensor], coder: Callable[[Tensor], CellCoder | None] | None = None) -> dict:
+    """Mean rate (bits per pixel), PSNR-YUV (6:1:1, dB) and R-D cost of held-out pictures at five levels.
+
+    coder: what decides the symbols of y at a level (1,); rounding without.
+    """
     table = []
     for level in (share * (model.config.levels - 1) for share in CHECK_LEVELS):
         bpp, psnr, cost = [], [], []
         for x in pictures:
             lv = torch.full((1,), level, device=x.device)
-            out = model(x, lv, rate="rounded")
+            out = model(x, lv, rate="rounded", code=coder(lv) if coder else None)
             pixels = x.shape[-1] * x.shape[-2] * 4
             decoded = (out.planes.clamp(-0.5, 0.5) * 255).round() / 255
             e = (decoded - x).square().mean((0, 2, 3)).clamp_min(1e-7)
@@ -104,7 +139,8 @@ def validate(model: Msp, pictures: list[Tensor]) -> dict:
 def curve_point(figures: dict) -> str:
     """What `validate` found, as progress."""
     points = "  ".join(f"{bpp:.3f}/{psnr:.2f}" for bpp, psnr, _ in figures["points"])
-    return f"score {figures['score']:+.4f}  bpp/dB {points}"
+    decided = f"  decided {figures['decided']['score']:+.4f}" if "decided" in figures else ""
+    return f"score {figures['score']:+.4f}{decided}  bpp/dB {points}"
 
 
 # ------------------------------------------------------------------------ parts of a run
@@ -151,6 +187,36 @@ def middle(picture: Planes, side: int) -> Tensor:
     )[None]  # fmt: skip
 
 
+class Decided:
+    """What decides the symbols in a run's steps and checks: its quantiser, with weights measured every so often."""
+
+    def __init__(self, c: TrainConfig, run: Run[Msp], kept: Pictures) -> None:
+        self.run = run
+        self.mix: tuple[Quantizer | None, ...] = ()
+        if c.quantizer == "uniform":
+            return
+        from vidcodec.training.deciding import MIXES, Deciders  # numba: not needed to train with rounding
+
+        self.mix, self.deciders_of = MIXES[c.quantizer], Deciders
+        _, planes, _ = next(batches(kept, seed=c.seed, start=0, batch=c.batch, crop=c.crop))
+        self.pictures = [x[None].to(run.device) for x in planes]
+        if "log_weight" in run.kept:
+            self.deciders = Deciders(run.kept["log_weight"].cpu().numpy())
+
+    def training(self, step: int, rng: np.random.Generator, level: Tensor) -> CellCoder | None:
+        """For the pictures of a step, of these levels (B,)."""
+        if not self.mix:
+            return None
+        if step % DECIDERS_STEPS == 0 or "log_weight" not in self.run.kept:
+            self.deciders = self.deciders_of.measured(self.run.network, self.pictures)
+            self.run.kept["log_weight"] = torch.from_numpy(self.deciders.log_weight)
+        return self.deciders.coder(level, self.mix[int(rng.integers(len(self.mix)))])
+
+    def checking(self, level: Tensor) -> CellCoder | None:
+        """For checks: the last quantiser of the mix."""
+        return self.deciders.coder(level, self.mix[-1])
+
+
 # -------------------------------------------------------------------------- the training
 
 
@@ -163,6 +229,11 @@ def train(c: TrainConfig, *, resume: bool = False) -> Path:
 
     def build() -> tuple[Msp, dict[str, Any]]:
         model = build_model(c.profile, c.model)
+        if c.trains == "decoder":
+            from vidcodec.models.checkpoint import is_sent  # safetensors: not needed to train
+
+            for name, p in model.named_parameters():
+                p.requires_grad_(is_sent(name))
         return model, model.config.to_dict()
 
     run = Run(c, build, load_checkpoint, device=c.device, resume=resume)
@@ -173,12 +244,19 @@ def train(c: TrainConfig, *, resume: bool = False) -> Path:
         model.calibrate(planes.to(device))
     checks = [x.to(device, memory_format=torch.channels_last) for x in check_crops(held, kept)]
     source = batches(kept, seed=c.seed, start=run.done, batch=c.batch, crop=c.crop, worker=run.workers.rank)
-    with run.recorded(lambda network: validate(network, checks), curve_point):
+    decided = Decided(c, run, kept)
+
+    def check(network: Msp) -> dict:
+        plain = validate(network, checks)
+        return {**plain, "decided": validate(network, checks, decided.checking)} if decided.mix else plain
+
+    with run.recorded(check, curve_point):
         for step, planes, rng in run.paced(source):
             planes = planes.to(device, memory_format=torch.channels_last)
-            level = torch.from_numpy(rng.uniform(0, model.config.levels - 1, c.batch).astype(np.float32)).to(device)
+            level = torch.from_numpy(draw_levels(rng, c.batch, model.config.levels, c.middle)).to(device)
+            code = decided.training(step, rng, level)
             with torch.autocast(device.type, torch.bfloat16):
-                loss, shown = rd_loss(model, planes, level)
+                loss, shown = rd_loss(model, planes, level, code)
             norm = run.step(loss)
             if step % 100 == 0:
                 bpp = f"bpp {shown['bpp']:.3f} (z {shown['z_bpp']:.4f})"

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from vidcodec.errors import TrainingError
+from vidcodec.models.msp import plane_mse
 from vidcodec.postfilter.network import PROFILES, Filter, freeze_multipliers
 from vidcodec.training.filter_data import Pairs, prepare_pairs
 from vidcodec.training.run import Run, RunConfig, averaged
@@ -54,12 +55,6 @@ class FilterTrainConfig(RunConfig):
         if not 32 <= self.crop <= 256 or self.crop % 2:
             raise TrainingError(f"'crop' must be an even number from 32 to 256, not {self.crop}")
         self.check_above_zero("clips")
-
-
-def plane_mse(planes: Tensor, source: Tensor) -> Tensor:
-    """(B, 6, ., .) twice to mean squared errors of Y, U, V: (B, 3)."""
-    error = (planes - source).square().mean((2, 3))
-    return torch.stack([error[:, :4].mean(1), error[:, 4], error[:, 5]], 1)
 
 
 def filter_loss(network: Filter, decoded: Tensor, source: Tensor, qp: Tensor) -> Tensor:

@@ -21,7 +21,6 @@ from __future__ import annotations
 import copy
 import json
 import math
-import os
 import signal
 import sys
 import threading
@@ -36,6 +35,7 @@ import torch
 from torch import Tensor, nn
 
 from vidcodec.errors import TrainingError, first_line
+from vidcodec.files import replacing, write_whole
 from vidcodec.training.workers import Workers
 
 Network = TypeVar("Network", bound=nn.Module)
@@ -180,12 +180,6 @@ def averaged(state: dict[str, Any], build: Callable[[dict[str, Any]], Network]) 
     return network
 
 
-def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
-    partial = path.with_name(path.name + ".part")
-    write(partial)
-    os.replace(partial, path)
-
-
 @contextmanager
 def uninterrupted() -> Iterator[None]:
     """Hold Ctrl-C, SIGTERM and SIGHUP back until the block is complete, where they have handlers in Python."""
@@ -216,6 +210,7 @@ class Run(Generic[Network]):
     `start`. device: auto, cpu or cuda. resume: go on with the state in `c.out`, where there is one.
 
     done: complete steps. seconds: what they took; drawing batches, checks and saves do not count.
+    kept: tensors of the trainer's own that the state holds too.
 
     Raises TrainingError for a folder that holds a run already, for weights or a state that
     cannot be read or do not fit, and where there is no such device.
@@ -243,6 +238,7 @@ class Run(Generic[Network]):
         self.parameters = [p for p in self.network.parameters() if p.requires_grad]
         self.optimiser = torch.optim.AdamW(self.parameters, lr=c.lr, betas=(0.9, 0.99), weight_decay=0.0)
         self.done, self.seconds = 0, 0.0
+        self.kept: dict[str, Tensor] = {}
         if c.start and not resume:
             self._start(Path(c.start), load_checkpoint)
         self.average = {k: v.detach().clone() for k, v in self.network.state_dict().items()}
@@ -270,8 +266,7 @@ class Run(Generic[Network]):
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             if self.workers.first:
-                text = json.dumps(asdict(self.c), indent=1) + "\n"
-                write_atomically(self.folder / "config.json", lambda p: p.write_text(text))
+                write_whole(self.folder / "config.json", json.dumps(asdict(self.c), indent=1) + "\n")
         except OSError as e:
             raise TrainingError(f"cannot write to the run's folder {self.folder}: {e.strerror or e}") from e
         try:
@@ -360,6 +355,7 @@ class Run(Generic[Network]):
             self.optimiser.load_state_dict(state["optimiser"])
             self.average = {k: state["average"][k] for k in self.average}
             self.done, self.seconds = int(state["step"]), float(state["seconds"])
+            self.kept = dict(state.get("kept", {}))
         except MISFITS as e:
             raise TrainingError(f"{self.state_path} does not fit the configuration: {first_line(e)}") from e
         print(f"resumed at step {self.done} after {self.seconds / 60:.1f} min", file=sys.stderr)
@@ -370,8 +366,10 @@ class Run(Generic[Network]):
         state = {
             "model": self.network.state_dict(), "optimiser": self.optimiser.state_dict(), "average": self.average,
             "step": self.done, "seconds": self.seconds, "config": self.config,
+            "kept": self.kept,
         }  # fmt: skip
-        write_atomically(self.state_path, lambda p: torch.save(state, p))
+        with replacing(self.state_path) as partial:
+            torch.save(state, partial)
 
     def _check(self) -> None:
         """Validate the averaged network; the figures go to the log and to stderr."""

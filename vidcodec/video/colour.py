@@ -46,6 +46,9 @@ def yuv_to_rgb(frame: Frame, format: VideoFormat) -> np.ndarray:
     Chroma is interpolated linearly from its location. Raises UnsupportedInputError for a matrix that is not
     a linear Y'CbCr one (YCgCo, ICtCp, constant luminance).
     """
+    if format.rgb:
+        rgb = np.stack([frame.uv[1], frame.y, frame.uv[0]], -1)
+        return rgb if format.bit_depth == 8 else rgb << 6 | rgb >> 4
     kr, kb = luma_weights(format)
     y_scale, y_zero, c_scale, c_zero = _quantisation(format)
     luma = (frame.y.astype(np.float32) - y_zero) / y_scale  # H, W

@@ -79,6 +79,8 @@ class Mp4Writer(FrameWriter):
 
     def __init__(self, path: Path, format: VideoFormat) -> None:
         super().__init__(path, format)
+        if format.rgb:
+            raise OutputError(f"{path}: MP4 is written of YUV video only: write .mkv, or a directory for PNG")
         self.notes.append("MP4 is a lossy copy to hand on (x264, CRF 12): write .mkv or .y4m to keep every sample")
         self._width, self._height = (side + side % 2 for side in (format.width, format.height))
         if (self._width, self._height) != (format.width, format.height):
@@ -123,6 +125,8 @@ class Mp4Writer(FrameWriter):
 
 
 def _pixel_format(format: VideoFormat) -> str:
+    if format.rgb:
+        return "bgr0" if format.bit_depth == 8 else "gbrp10le"
     return "yuv420p" if format.bit_depth == 8 else "yuv420p10le"
 
 
@@ -142,11 +146,20 @@ def _describe(encoder: av.VideoCodecContext, format: VideoFormat, width: int, he
 def _picture(frame: Frame, format: VideoFormat, width: int, height: int) -> av.VideoFrame:
     """FFmpeg's picture of `frame`, grown to `width` x `height` by repeating its edge."""
     picture = av.VideoFrame(width, height, _pixel_format(format))
+    if picture.format.name == "bgr0":
+        rows = np.frombuffer(picture.planes[0], np.uint8).reshape(height, -1, 4)  # type: ignore[call-overload]
+        rows[:, :width] = np.stack([frame.uv[0], frame.y, frame.uv[1], np.zeros_like(frame.y)], -1)
+        return _labelled(picture, frame, format)
     for plane, samples in zip(picture.planes, (frame.y, *frame.uv), strict=True):
         padded = plane.line_size // format.dtype.itemsize
         rows = np.frombuffer(plane, format.dtype).reshape(-1, padded)  # type: ignore[call-overload]
         tall, wide = plane.height - samples.shape[0], plane.width - samples.shape[1]
         rows[: plane.height, : plane.width] = np.pad(samples, ((0, tall), (0, wide)), mode="edge")
+    return _labelled(picture, frame, format)
+
+
+def _labelled(picture: av.VideoFrame, frame: Frame, format: VideoFormat) -> av.VideoFrame:
+    """With its time and what its numbers mean."""
     picture.pts = frame.pts
     picture.time_base = format.time_base
     picture.colorspace = format.colour.matrix

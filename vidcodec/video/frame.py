@@ -1,4 +1,4 @@
-"""Frames as the codec sees them: 4:2:0 planes, a time stamp, and what their numbers mean."""
+"""Frames as the codec sees them: 4:2:0 planes (R'G'B' ones without loss), a time stamp, what their numbers mean."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from fractions import Fraction
 import numpy as np
 
 UNSPECIFIED = 2  # H.273: matrix, primaries and transfer
+IDENTITY = 0  # matrix of planes that are R'G'B'
 BT709 = 1
 BT601 = 6
 HIGH_DEFINITION_LINES = 720  # from here on an untagged picture is taken for BT.709
@@ -46,6 +47,7 @@ class VideoFormat:
     rotation: degrees clockwise a player turns the picture: 0, 90, 180 or 270. The planes are not turned.
     time_base: seconds per unit of `Frame.pts`.
     frame_rate: frames per second, or None when the spacing varies.
+    rgb: the planes are G', and B' with R', all of one size; for pictures kept without loss. The matrix is then 0.
 
     Raises ValueError when a field is out of its range.
     """
@@ -58,6 +60,7 @@ class VideoFormat:
     rotation: int = 0
     time_base: Fraction = Fraction(1, 1000)
     frame_rate: Fraction | None = None
+    rgb: bool = False
 
     def __post_init__(self) -> None:
         if self.width < 1 or self.height < 1:
@@ -72,12 +75,12 @@ class VideoFormat:
     @property
     def chroma_width(self) -> int:
         """Samples per line of U and of V."""
-        return (self.width + 1) // 2
+        return self.width if self.rgb else (self.width + 1) // 2
 
     @property
     def chroma_height(self) -> int:
         """Lines of U and of V."""
-        return (self.height + 1) // 2
+        return self.height if self.rgb else (self.height + 1) // 2
 
     @property
     def dtype(self) -> np.dtype:
@@ -100,9 +103,10 @@ class VideoFormat:
 
 @dataclass(frozen=True, eq=False)
 class Frame:
-    """One picture in 4:2:0.
+    """One picture in 4:2:0, or in R'G'B'.
 
-    y: (H, W), uv: (2, ceil(H/2), ceil(W/2)); uint8, or uint16 holding 10 bits.
+    y: (H, W), uv: (2, ceil(H/2), ceil(W/2)); uint8, or uint16 holding 10 bits. Of R'G'B': y is G' and uv B' and R',
+        (2, H, W).
     pts: presentation time in units of the format's time base.
     """
 

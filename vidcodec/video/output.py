@@ -7,8 +7,6 @@ on the disk; after an error nothing is left behind.
 from __future__ import annotations
 
 import errno
-import os
-import secrets
 import shutil
 from abc import ABC, abstractmethod
 from pathlib import Path
@@ -18,6 +16,7 @@ from typing import BinaryIO
 import av.error
 
 from vidcodec.errors import OutputError
+from vidcodec.files import partial_of, publish
 from vidcodec.video.frame import Frame, VideoFormat
 
 
@@ -34,7 +33,7 @@ class FrameWriter(ABC):
         self.format = format
         self.notes: list[str] = []
         self.frames_written = 0
-        self._partial = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
+        self._partial = partial_of(path)
 
     def write(self, frame: Frame) -> None:
         """Add one frame; `pts` must rise."""
@@ -91,9 +90,7 @@ class FrameWriter(ABC):
 
     def _publish(self) -> None:
         """Bring the finished partial output to the disk and give it its name."""
-        synchronise(self._partial)
-        os.replace(self._partial, self.path)
-        synchronise(self.path.parent)
+        publish(self._partial, self.path)
 
 
 class Reporting:
@@ -112,15 +109,6 @@ class Reporting:
             full = error.errno in (errno.ENOSPC, errno.EDQUOT)
             advice = "free some space or choose another disk" if full else "check the directory and its permissions"
             raise OutputError(f"{self._path} cannot be written ({error.strerror}): {advice}") from error
-
-
-def synchronise(path: Path) -> None:
-    """Bring a file or directory to the disk."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def close_quietly(file: BinaryIO) -> None:

@@ -2,11 +2,13 @@
 
 8-bit and 10-bit 4:2:0 pass bit for bit. Of everything else luma keeps its values where it can: chroma is averaged
 down to 4:2:0, more than 10 bits are rounded to 10, RGB goes through `colour`, alpha is left out.
+
+Where every sample is to be kept, RGB of up to 10 bits stays RGB, and what else would lose something is refused.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 
 import av
@@ -14,7 +16,16 @@ import numpy as np
 
 from vidcodec.errors import UnsupportedInputError
 from vidcodec.video.colour import CENTRE, LEFT, downsample_chroma, rgb_to_yuv
-from vidcodec.video.frame import BT601, BT709, HIGH_DEFINITION_LINES, UNSPECIFIED, ColourTags, Frame, VideoFormat
+from vidcodec.video.frame import (
+    BT601,
+    BT709,
+    HIGH_DEFINITION_LINES,
+    IDENTITY,
+    UNSPECIFIED,
+    ColourTags,
+    Frame,
+    VideoFormat,
+)
 
 _CENTRED_CHROMA_CODECS = ("mjpeg", "mpeg1video")  # by their standards; the others say left, or do not say
 _RANGE_LIMITED, _RANGE_FULL = 1, 2  # AVColorRange
@@ -24,9 +35,10 @@ _RANGE_LIMITED, _RANGE_FULL = 1, 2  # AVColorRange
 class PixelLayout:
     """What a pixel format of FFmpeg holds.
 
-    name: FFmpeg's. kind: "yuv", "gray" or "rgb". bits: per sample in the source. depth: 8 or 10, what it becomes.
-    halved: (across, down): whether the chroma planes have half the samples; alpha: whether there is an alpha plane.
-    plain: the FFmpeg format to take the planes from, the same samples in little-endian planes of their own.
+    name: FFmpeg's. kind: "yuv", "gray", "rgb", or "gbr" for RGB that stays RGB. bits: per sample in the source. depth:
+    8 or 10, what it becomes. halved: (across, down): whether the chroma planes have half the samples; alpha: whether
+    there is an alpha plane. plain: the FFmpeg format to take the planes from, the same samples in little-endian planes
+    of their own.
     """
 
     name: str
@@ -54,6 +66,25 @@ class PixelLayout:
         shape = {(1, 1): "444", (2, 1): "422"}.get((across, down), "420")  # rare ones become 4:2:0 in swscale
         halved = (shape != "444", shape == "420")
         return cls(format.name, "yuv", bits, depth, halved, alpha, f"yuv{shape}p{suffix}")
+
+    def exact(self) -> PixelLayout:
+        """The layout to take planes from where every sample is to be kept.
+
+        Raises UnsupportedInputError where neither 4:2:0 nor RGB planes of up to 10 bits hold them all.
+        """
+        if self.bits > 10:
+            raise UnsupportedInputError(
+                f"pictures of {self.bits} bits per sample ({self.name}) cannot be kept without loss: at most 10 can"
+            )
+        if self.kind == "yuv" and not self._subsampled_right:
+            raise UnsupportedInputError(
+                f"{self.name} cannot be kept without loss, only 4:2:0 and RGB: convert the video to one of them first"
+            )
+        if self.kind != "rgb":
+            return self
+        if self.name.startswith(("bayer", "xyz")):
+            raise UnsupportedInputError(f"{self.name} cannot be kept without loss: convert it to RGB first")
+        return replace(self, kind="gbr", plain="gbrp" if self.depth == 8 else f"gbrp{self.bits}le")
 
     @property
     def _subsampled_right(self) -> bool:
@@ -87,6 +118,8 @@ def colour_tags(picture: av.VideoFrame, layout: PixelLayout, codec: str) -> Colo
     if layout.kind == "rgb":
         matrix = BT601 if picture.height < HIGH_DEFINITION_LINES else BT709
         return ColourTags(matrix, primaries, transfer, full_range=False, chroma_location=LEFT)
+    if layout.kind == "gbr":
+        return ColourTags(IDENTITY, primaries, transfer, full_range=True)
     tagged_range = int(picture.color_range)
     full_range = tagged_range == _RANGE_FULL or layout.name.startswith("yuvj")
     if layout.kind == "gray":
@@ -109,6 +142,10 @@ def to_frame(picture: av.VideoFrame, layout: PixelLayout, format: VideoFormat, p
     if layout.kind == "rgb":
         rgb = picture.reformat(format=layout.plain)
         return rgb_to_yuv(_samples(rgb, 0, format.width, format.height, 3), format, pts)
+    if layout.kind == "gbr":
+        planes = picture.reformat(format=layout.plain)
+        g, b, r = (_to_depth(_samples(planes, i, format.width, format.height), layout) for i in range(3))
+        return Frame(g, np.stack([b, r]), pts)
     plain = _plain(picture, layout)
     y = _to_depth(_samples(plain, 0, format.width, format.height), layout)
     if layout.kind == "gray":

@@ -32,7 +32,8 @@ class VideoReader:
     """The frames of a local video file or still picture.
 
     path: anything FFmpeg opens; never taken for an address or a numbered sequence.
-    sampling: which frames. threads: for decoding; 0 lets FFmpeg choose.
+    sampling: which frames. threads: for decoding; 0 lets FFmpeg choose. exact: keep every sample: RGB stays RGB, and
+    what would lose something raises UnsupportedInputError.
 
     format: what the frames share, known at once. notes: what was converted, repaired or left out, one line each;
     complete when `frames()` has ended.
@@ -41,8 +42,10 @@ class VideoReader:
     in range, UnsupportedInputError for pictures that are too large.
     """
 
-    def __init__(self, path: str | os.PathLike[str], sampling: Sampling | None = None, *, threads: int = 0) -> None:
-        self.path = Path(path)
+    def __init__(
+        self, path: str | os.PathLike[str], sampling: Sampling | None = None, *, threads: int = 0, exact: bool = False
+    ) -> None:
+        self.path, self.exact = Path(path), exact
         self.sampling = sampling or Sampling()
         self.notes: list[str] = []
         self._threads = threads
@@ -150,6 +153,7 @@ class VideoReader:
             rotation=rotation_of(picture),
             time_base=self._source.time_base,
             frame_rate=self._sampled_rate(),
+            rgb=layout.kind == "gbr",
         )
 
     def _colour_of(self, picture: av.VideoFrame, layout: PixelLayout) -> ColourTags:
@@ -196,12 +200,15 @@ class VideoReader:
                 f"{self.path}: the pictures change from {before.width}x{before.height} at {before.bit_depth} bit to "
                 f"{now[0]}x{now[1]} at {now[2]} bit; take the part before with --duration {float(seconds):.3f}"
             )
+        if before.rgb != (layout.kind == "gbr"):
+            raise UnsupportedInputError(f"{self.path}: the pictures change between RGB and YUV: convert it first")
         return to_frame(picture, layout, before, pts)
 
     def _layout(self, picture: av.VideoFrame) -> PixelLayout:
         name = picture.format.name
         if name not in self._layouts:
-            self._layouts[name] = PixelLayout.of(picture.format)
+            layout = PixelLayout.of(picture.format)
+            self._layouts[name] = layout.exact() if self.exact else layout
             for note in self._layouts[name].notes(picture.height):
                 self._note(note)
         return self._layouts[name]

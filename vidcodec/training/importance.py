@@ -1,0 +1,398 @@
+"""Learning which parameters are worth updating, over many contents.
+
+"Learn to overfit better" (Zhang et al., VCIP 2021, doi 10.1109/VCIP53242.2021.9675360) learns importance scores by
+optimising two objectives derived from simple distribution models of the weight update, and updates the important
+parameters only. The paper's own text was not at hand, its abstract alone; the derivation here is ours.
+
+For every content the whole network is overfitted for a few steps, which gives an update x, in grid steps. A score s
+of a parameter is the logarithm of a price per bit, and at a price p the parameter is kept by the part
+
+    m = sigmoid((s - log2 p) / T).
+
+With prices drawn at random, scores descend on
+
+    E over contents and p of   ( L(theta + m x) + p * sum_i m_i r_i ) / p
+
+L: the objective's loss in bits of the whole video. What r_i, the bits of a parameter's update, are is told by a
+distribution model whose scale is learned at the same time, by maximum likelihood over contents,
+
+    Gaussian    r = log2(v / e^2) / 2 + (x^2 - sigma^2) / (2 v ln 2),   v = sigma^2 + e^2,  e^2 = 1 / (2 pi e)
+    Laplace     r = log2(w / e) + (|x| - b) / (w ln 2),                 w = b + e,          e = 1 / (2 e')
+
+(e' Euler's number): the code length of x on a grid of step 1. Its mean is log2(sigma sqrt(2 pi e')) or log2(2 e' b)
+for wide distributions, and nothing for one that never moves: e stands for the width of the zero bin. Finetuning rounds
+x with a dither, and so |x| and x^2 are the means of its integer's: |x| and x^2 + f (1 - f), f the fraction of |x|.
+Where a score rests, the gain of the parameter's update, among the others kept at that price, equals p times its bits:
+it is the gain per bit in octaves, and a selection at any threshold is a cut through one ranking.
+
+Scores and scales of a matrix are a row's plus a column's, of a vector an entry's own (`vidcodec.adapt.importance`).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from vidcodec.adapt.finetune import FinetuneConfig, step_exponents
+from vidcodec.adapt.importance import LEAST, UNIT, Importance, factor_shapes, fingerprint
+from vidcodec.adapt.lossless import LosslessObjective
+from vidcodec.adapt.objective import MspObjective, Objective, Source
+from vidcodec.adapt.optim import GRID_CURVATURE
+from vidcodec.adapt.selection import everything
+from vidcodec.errors import ModelError
+from vidcodec.models.checkpoint import load_model
+from vidcodec.models.lossless_checkpoint import load_lossless
+from vidcodec.models.lossless_planes import PlaneBatch
+from vidcodec.models.msp import Msp
+from vidcodec.postfilter.checkpoint import load_filter
+from vidcodec.postfilter.finetune import Batch, FilterObjective
+from vidcodec.training.data import Planes, load_pictures, planes_to_tensor
+from vidcodec.training.filter_data import Pairs, prepare_pairs, to_tensor
+from vidcodec.training.lossless import load_photographs, rgb_batch, yuv_batch
+
+LN2 = math.log(2)
+Report = Callable[[float, dict[str, Any]], None]
+# Bits of a zero that is sent: why an entry that never moves is not selected.
+ZERO_BITS = 0.005
+MOST_STEPS = 8.0  # that Newton's step may take a weight
+
+
+@dataclass(frozen=True)
+class ImportanceConfig:
+    """How scores are learned.
+
+    contents: how many. pixels: of the video whose prices the scores are (of a filter: bits). batch: crops per step.
+    rounds: steps of overfitting per content, each along the mean of so many gradients; reach: the part of the best
+    step of every weight alone that the first one tries; price: bits that a weight must gain per grid step to move.
+    score_steps: per content and distribution model. lr: of Adam, in octaves. temperature: T, prices: the range of p,
+    both in octaves.
+    """
+
+    contents: int = 96
+    pixels: int = 4_000_000
+    batch: int = 2
+    rounds: int = 3
+    gradients: int = 3
+    reach: float = 0.5
+    price: float = 4.0
+    score_steps: int = 4
+    lr: float = 0.3
+    temperature: float = 1.0
+    prices: tuple[float, float] = (-5.0, 6.0)
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name in ("contents", "pixels", "batch", "rounds", "gradients", "score_steps"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be above zero, not {getattr(self, name)}")
+
+
+class Content(NamedTuple):
+    """Something to overfit to."""
+
+    objective: Objective
+    source: Source
+
+
+# ------------------------------------------------------------------- distribution models
+
+
+def gaussian_bits(x: Tensor, scale: Tensor) -> Tensor:
+    """Mean bits of x, rounded with a dither, under a normal distribution of deviation `scale`, both in grid steps."""
+    zero = 1 / (2 * math.pi * math.e)
+    v = scale.square() + zero
+    fraction = x.abs().frac()
+    square = x.square() + fraction * (1 - fraction)
+    return 0.5 * torch.log2(v / zero) + (square - scale.square()) / (2 * LN2 * v)
+
+
+def laplace_bits(x: Tensor, scale: Tensor) -> Tensor:
+    """Mean bits of x, rounded with a dither, under a Laplace distribution of mean magnitude `scale`, in grid steps."""
+    zero = 1 / (2 * math.e)
+    w = scale + zero
+    return torch.log2(w / zero) + (x.abs() - scale) / (LN2 * w)
+
+
+MODELS = {"gaussian": gaussian_bits, "laplace": laplace_bits}
+
+
+class Factors:
+    """A number for every entry of every parameter, as a row's plus a column's."""
+
+    def __init__(self, shapes: dict[str, tuple[int, ...]], start: float) -> None:
+        self.shapes = shapes
+        self.parts: dict[str, tuple[Tensor, Tensor]] = {}
+        for name, shape in shapes.items():
+            rows, columns = factor_shapes(name, shape)
+            self.parts[name] = (torch.zeros(rows).requires_grad_(), torch.full(columns, start).requires_grad_())
+
+    def __call__(self, name: str) -> Tensor:
+        """Of one parameter, in its shape."""
+        row, column = self.parts[name]
+        shape = self.shapes[name]
+        rows = shape[0] if len(shape) > 1 else 1
+        return (row + column).expand(rows, math.prod(shape) // rows).reshape(shape)
+
+    @property
+    def leaves(self) -> list[Tensor]:
+        return [f for pair in self.parts.values() for f in pair]
+
+
+class Learner:
+    """Scores under one distribution model."""
+
+    def __init__(self, objective: str, shapes: dict[str, tuple[int, ...]], c: ImportanceConfig) -> None:
+        self.bits, self.c = MODELS[objective], c
+        self.scores, self.scales = Factors(shapes, 0.0), Factors(shapes, -4.0)
+        self.adam = torch.optim.Adam([*self.scores.leaves, *self.scales.leaves], lr=c.lr, betas=(0.9, 0.98))
+
+    def step(
+        self, network: nn.Module, content: Content, base: dict[str, Tensor], update: dict[str, Tensor],
+        steps: dict[str, float], price: float, batch: Any, share: float,
+    ) -> float:  # fmt: skip
+        """One step of all scores and scales on one content's update x, in grid `steps`; returns the loss over p."""
+        c, pixels = self.c, content.source.pixels
+        masks = {n: torch.sigmoid((self.scores(n) - math.log2(price)) / c.temperature) for n in update}
+        moved = {n: base[n] + masks[n] * (update[n] * steps[n]) for n in update}
+        out = content.objective.outcome(network, moved, batch, hard=False)
+        loss = pixels * (out.bits / out.pixels + content.objective.worth * out.error) / price
+        charge, likelihood = torch.zeros(()), torch.zeros(())
+        for n, x in update.items():
+            r = self.bits(x, torch.exp2(self.scales(n)))
+            charge = charge + (masks[n] * (r.detach() + ZERO_BITS)).sum()
+            likelihood = likelihood + r.sum()
+        (loss + charge + likelihood).backward()  # type: ignore[no-untyped-call]
+        for group in self.adam.param_groups:
+            group["lr"] = c.lr * 0.5 * (1 + math.cos(math.pi * share))
+        self.adam.step()
+        self.adam.zero_grad(set_to_none=True)
+        return float(loss.detach() + charge.detach())
+
+    def integers(self) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+        """The scores as they ship."""
+        def grid(x: Tensor) -> np.ndarray:
+            return (x.detach() * UNIT).round().clamp(LEAST, -LEAST).numpy().astype(np.int16)
+
+        return {n: (grid(row), grid(column)) for n, (row, column) in self.scores.parts.items()}
+
+
+# ------------------------------------------------------------------------------ the loop
+
+
+def priced_step(gradient: Tensor, price: float) -> Tensor:
+    """The step from 0 that is best for every weight alone, at so many bits per grid step of magnitude."""
+    step = (gradient.abs() - price).clamp_min(0.0) / GRID_CURVATURE
+    return -gradient.sign() * step.clamp_max(MOST_STEPS)
+
+
+def overfitted(
+    network: nn.Module, content: Content, c: ImportanceConfig, rng: np.random.Generator
+) -> tuple[dict[str, Tensor], dict[str, float]]:
+    """A content's update, real numbers in grid steps, and the steps: a few long steps.
+
+    Grids are matched by curvature, so the gradient in grid steps is Newton's direction for every weight alone. Weights
+    whose gradient does not pay for a step's bits stay, as they do in finetuning; how far the others may go together is
+    searched on crops held apart. An update that helps nowhere is zero.
+    """
+    chosen = everything(network)
+    base: dict[str, Tensor] = {n: p for n, p in network.named_parameters() if n in chosen.masks}
+    settings = FinetuneConfig(batch=c.batch, seed=int(rng.integers(1 << 31)))
+    steps = {
+        n: 2.0**-k
+        for n, k in step_exponents(network, content.objective, content.source, settings, chosen).items()
+    }
+    held = content.source.crops(rng, c.batch)
+
+    def loss(x: dict[str, Tensor], batch: Any) -> Tensor:
+        moved = {n: base[n] + x[n] * steps[n] for n in x}
+        out = content.objective.outcome(network, moved, batch, hard=False)
+        return content.source.pixels * (out.bits / out.pixels + content.objective.worth * out.error)
+
+    update, reach = {n: torch.zeros_like(p) for n, p in base.items()}, c.reach
+    for _ in range(c.rounds):
+        leaves = {n: x.requires_grad_(True) for n, x in update.items()}
+        for _ in range(c.gradients):
+            loss(leaves, content.source.crops(rng, c.batch)).backward()  # type: ignore[no-untyped-call]
+        with torch.no_grad():
+            ahead = {n: priced_step(torch.zeros_like(x) if x.grad is None else x.grad / c.gradients, c.price)
+                     for n, x in leaves.items()}  # fmt: skip
+            update = {n: x.detach() for n, x in leaves.items()}
+            before = float(loss(update, held))
+            while reach > c.reach / 256:
+                trial = {n: x + reach * ahead[n] for n, x in update.items()}
+                if float(loss(trial, held)) < before:
+                    update, reach = trial, 2 * reach
+                    break
+                reach /= 2
+    return update, steps
+
+
+def learn_importance(
+    network: nn.Module, contents: Iterator[Content], c: ImportanceConfig, report: Report | None = None
+) -> Importance:
+    """Scores of both distribution models for a network with its base weights, from `c.contents` of the contents."""
+    network.requires_grad_(False)
+    sent = everything(network).masks
+    base: dict[str, Tensor] = {n: p for n, p in network.named_parameters() if n in sent}
+    shapes = {n: tuple(p.shape) for n, p in base.items()}
+    learners = {name: Learner(name, shapes, c) for name in MODELS}
+    rng = np.random.default_rng(c.seed)
+    torch.manual_seed(c.seed)
+    for k in range(c.contents):
+        content = next(contents)
+        update, steps = overfitted(network, content, c, rng)
+        figures: dict[str, Any] = {}
+        for _ in range(c.score_steps):
+            price, batch = 2.0 ** rng.uniform(*c.prices), content.source.crops(rng, c.batch)
+            for name, learner in learners.items():
+                share = k / c.contents
+                figures[name] = learner.step(network, content, base, update, steps, price, batch, share)
+        if report:
+            report((k + 1) / c.contents, {"contents": k + 1, **figures})
+    return Importance(fingerprint(network), c.pixels, {name: x.integers() for name, x in learners.items()})
+
+
+# ------------------------------------------------------------------------------ contents
+
+
+class Crops:
+    """Random parts of one picture, at one scale: a stand-in for the frames of a video."""
+
+    def __init__(self, planes: list[Tensor], pixels: int) -> None:
+        self.planes, self.pixels = planes, pixels
+
+    def crops(self, rng: np.random.Generator, count: int) -> Tensor:
+        picked = rng.choice(len(self.planes), count, replace=count > len(self.planes))
+        return torch.stack([self.planes[i] for i in picked]).contiguous(memory_format=torch.channels_last)
+
+    def checks(self) -> list[Tensor]:
+        return [p[None] for p in self.planes]
+
+
+def picture_crops(rng: np.random.Generator, picture: Planes, count: int, side: int) -> list[Tensor]:
+    """`count` crops (6, side / 2, side / 2) of a picture shrunk by a random factor, as video shows whole scenes."""
+    import cv2
+
+    height, width = picture.y.shape
+    scale = max(math.exp(rng.uniform(math.log(min(1.0, side / min(height, width))), 0.0)), side / min(height, width))
+    h, w = (max(side, round(n * scale / 2) * 2) for n in (height, width))
+    y = cv2.resize(picture.y, (w, h), interpolation=cv2.INTER_AREA)
+    uv = np.stack([cv2.resize(p, (w // 2, h // 2), interpolation=cv2.INTER_AREA) for p in picture.uv])
+    out = []
+    for _ in range(count):
+        top, left = (int(rng.integers(0, (n - side) // 2 + 1)) * 2 for n in (h, w))
+        part = uv[:, top // 2 : (top + side) // 2, left // 2 : (left + side) // 2]
+        out.append(planes_to_tensor(y[top : top + side, left : left + side], part))
+    return out
+
+
+def codec_contents(
+    network: Msp, pictures: list[tuple[str, Planes]], c: ImportanceConfig, *, crops: int = 6, side: int = 256
+) -> Iterator[Content]:
+    """Endless: pictures in random order, each at a random rate level."""
+    rng = np.random.default_rng([c.seed, 1])
+    while True:
+        for i in rng.permutation(len(pictures)):
+            level = torch.tensor([rng.uniform(0.05, 0.95) * (network.config.levels - 1)], dtype=torch.float32)
+            yield Content(
+                MspObjective(network, level), Crops(picture_crops(rng, pictures[i][1], crops, side), c.pixels)
+            )
+
+
+class PlaneCrops:
+    """Crops of one picture as the lossless mode takes them."""
+
+    def __init__(self, planes: PlaneBatch, pixels: int) -> None:
+        self.planes, self.pixels = planes, pixels
+
+    def crops(self, rng: np.random.Generator, count: int) -> PlaneBatch:
+        picked = rng.choice(len(self.planes.y), count, replace=count > len(self.planes.y))
+        return self.planes._replace(y=self.planes.y[picked], uv=self.planes.uv[picked])
+
+    def checks(self) -> list[PlaneBatch]:
+        return [self.planes]
+
+
+def lossless_contents(
+    pictures: list[tuple[str, np.ndarray]], c: ImportanceConfig, *, crops: int = 8, side: int = 128
+) -> Iterator[Content]:
+    """Endless: pictures in random order, as RGB or 4:2:0."""
+    import cv2
+
+    rng = np.random.default_rng([c.seed, 1])
+    while True:
+        for i in rng.permutation(len(pictures)):
+            bgr = pictures[i][1]
+            least = side / min(bgr.shape[:2])
+            scale = max(least, math.exp(rng.uniform(math.log(min(least, 0.5)), math.log(0.6))))
+            h, w = (max(side, round(n * scale)) for n in bgr.shape[:2])
+            small = cv2.resize(bgr.astype(np.float32), (w, h), interpolation=cv2.INTER_AREA)
+            places = [(int(rng.integers(0, h - side + 1)), int(rng.integers(0, w - side + 1))) for _ in range(crops)]
+            parts = [small[top : top + side, left : left + side] for top, left in places]
+            batch = rgb_batch(parts) if rng.random() < 0.4 else yuv_batch(rng, parts, 8)
+            yield Content(LosslessObjective(), PlaneCrops(batch, c.pixels))
+
+
+class PairCrops:
+    """Decoded and source pictures of one coded clip; shared by the bits of a video."""
+
+    def __init__(self, pairs: np.ndarray, qp: list[float], bits: int, side: int) -> None:
+        self.pairs, self.qp, self.pixels, self.side = to_tensor(pairs), qp, bits, side // 2
+
+    def crops(self, rng: np.random.Generator, count: int) -> Batch:
+        """Random crops of random pictures."""
+        out, qps = [], []
+        for i in rng.integers(len(self.pairs), size=count):
+            top, left = (int(rng.integers(0, n - self.side + 1)) for n in self.pairs.shape[-2:])
+            out.append(self.pairs[i, :, :, top : top + self.side, left : left + self.side])
+            qps.append(self.qp[i])
+        x = torch.stack(out)
+        return x[:, 0].contiguous(), x[:, 1].contiguous(), torch.tensor(qps)
+
+    def checks(self) -> list[Batch]:
+        return [(p[:1], p[1:], torch.tensor([q])) for p, q in zip(self.pairs, self.qp, strict=True)]
+
+
+def filter_contents(pairs: Pairs, c: ImportanceConfig, *, side: int = 128) -> Iterator[Content]:
+    """Endless: coded clips in random order, each as if it took `c.pixels` bits."""
+    rng = np.random.default_rng([c.seed, 1])
+    while True:
+        for i in rng.permutation(len(pairs.kept)):
+            clip, qp = pairs.kept[i]
+            values = np.asarray(clip).astype(np.float64)
+            error = np.square(values[:, 0] - values[:, 1]).mean((0, 2, 3))
+            planes = np.array([error[:4].mean(), error[4], error[5]])
+            yield Content(
+                FilterObjective.of(planes, 8, float(c.pixels)), PairCrops(np.asarray(clip), qp, c.pixels, side)
+            )
+
+
+def importance_of(
+    model: str, data: Path, c: ImportanceConfig, weights: Path | None = None, report: Report | None = None
+) -> Importance:
+    """Scores of the codec ('msp', 'lossless') or a filter ('filter-small', 'filter-base') from a folder of pictures.
+
+    A filter's clips are made from the pictures and kept beside them, in a folder named as theirs with '-pairs'. Raises
+    ModelError for an unknown model, ModelNotFoundError without weights, TrainingError without pictures.
+    """
+    torch.set_flush_denormal(True)
+    if model == "msp":
+        codec, _ = load_model(model, weights)
+        codec = codec.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        pictures = load_pictures(data, limit=4 * c.contents)
+        return learn_importance(codec, codec_contents(codec, pictures, c), c, report)
+    if model == "lossless":
+        return learn_importance(load_lossless(weights)[0], lossless_contents(load_photographs(data), c), c, report)
+    if model.startswith("filter-"):
+        network, _ = load_filter(model.removeprefix("filter-"), weights)
+        folder = data.with_name(data.name + "-pairs")
+        prepare_pairs(data, folder, max(2, c.contents), seed=c.seed)
+        return learn_importance(network, filter_contents(Pairs(folder), c), c, report)
+    raise ModelError(f"no importance can be learned for '{model}'; give msp, lossless, filter-small or filter-base")

@@ -1,0 +1,280 @@
+"""Training of the lossless network: one visible loop.
+
+    vidcodec train lossless --config FILE [--resume DIR]
+
+Data are functions of (seed, step, worker); see `vidcodec.training.run` for how a run is kept and resumed.
+
+Photographs come as JPEG files, whose 8x8 quantisation has eaten the noise that lossless coding mostly spends its bits
+on. So most crops are shrunk until it is natural again; some stay, because decoded video looks like that.
+"""
+
+from __future__ import annotations
+
+import math
+import sys
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import torch
+from torch import Tensor
+
+from vidcodec.errors import TrainingError, first_line
+from vidcodec.models.lossless import Lossless, LosslessConfig
+from vidcodec.models.lossless_planes import PlaneBatch, rgb_to_ycocg
+from vidcodec.training.codec import split_pictures
+from vidcodec.training.data import PICTURE_SUFFIXES, coded_before, synthetic_crop
+from vidcodec.training.run import MISFITS, Run, RunConfig, averaged
+
+CHECK_SIDE = 256
+TEN_BIT_SHARE = 0.15
+COARSE_CHROMA_SHARE = 0.4
+SYNTHETIC_SHARE = 0.04
+MATRICES = ((0.299, 0.114), (0.2126, 0.0722))  # Kr, Kb of BT.601 and BT.709
+
+Pictures = list[tuple[str, np.ndarray]]  # 8-bit BGR
+
+
+@dataclass(frozen=True, kw_only=True)
+class LosslessTrainConfig(RunConfig):
+    """One training run of the lossless network.
+
+    model: entries of LosslessConfig that differ from its defaults. batch: crops a step, half of them RGB, half 4:2:0.
+    holdout: a quarter as many pictures are left out of training and validated on, never more than one in five.
+    device: auto, cpu or cuda.
+
+    Raises TrainingError for an entry of the wrong type or out of its range.
+    """
+
+    model: dict = field(default_factory=dict)
+    crop: int = 128
+    lr: float = 3e-3
+    warmup: int = 100
+    validate_minutes: float = 4.0
+    holdout: int = 48
+    device: str = "auto"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.device not in ("auto", "cpu", "cuda"):
+            raise TrainingError(f"'device' must be auto, cpu or cuda, not {self.device!r}")
+        if not 32 <= self.crop <= 256 or self.crop % 2:
+            raise TrainingError(f"'crop' must be an even number from 32 to 256, not {self.crop}")
+        if self.batch < 2:
+            raise TrainingError(f"'batch' must be 2 or more, one RGB and one 4:2:0 crop, not {self.batch}")
+        self.check_not_negative("holdout")
+
+
+# -------------------------------------------------------------------------------- data
+
+
+def load_photographs(folder: Path, *, progress: bool = True) -> Pictures:
+    """Every picture under `folder`, 8-bit BGR, in name order; raises TrainingError when nothing could be read."""
+    paths = sorted(p for p in Path(folder).rglob("*") if p.suffix.lower() in PICTURE_SUFFIXES)
+
+    def load(path: Path) -> tuple[str, np.ndarray] | None:
+        bgr = cv2.imread(str(path), cv2.IMREAD_COLOR)
+        if bgr is None or min(bgr.shape[:2]) < 64:
+            print(f"training data: skipped {path.name} (unreadable or under 64 pixels)", file=sys.stderr)
+            return None
+        return path.name, bgr
+
+    with ThreadPoolExecutor(2) as pool:
+        pictures = [p for p in pool.map(load, paths) if p is not None]
+    if not pictures:
+        raise TrainingError(f"no usable picture under {folder}; it must hold .jpg or .png files of 64 pixels or more")
+    if progress:
+        print(f"training data: {len(pictures)} pictures", file=sys.stderr)
+    return pictures
+
+
+def crop_of(rng: np.random.Generator, bgr: np.ndarray, size: int) -> np.ndarray:
+    """A random crop, mostly shrunk, at times grown, sharpened, darkened, made noisy: float32 BGR (size, size, 3)."""
+    h, w = bgr.shape[:2]
+    kind, room = rng.random(), min(h, w) / size
+    if kind < 0.72:
+        scale = math.exp(rng.uniform(math.log(1.5), math.log(max(1.6, min(room, 5.0)))))
+    else:
+        scale = 1.0 if kind < 0.9 else float(rng.uniform(0.5, 1.0))
+    scale = min(scale, room)
+    side = min(h, w, max(8, round(size * scale)))
+    top, left = int(rng.integers(0, h - side + 1)), int(rng.integers(0, w - side + 1))
+    x: np.ndarray = bgr[top : top + side, left : left + side].astype(np.float32)
+    if side > size and rng.random() < 0.4:  # between sharp with aliasing and soft
+        x = cv2.GaussianBlur(x, (0, 0), float(rng.uniform(0.15, 0.45)) * scale)
+        x = cv2.resize(x, (size, size), interpolation=cv2.INTER_CUBIC if rng.random() < 0.7 else cv2.INTER_LINEAR)
+    elif side != size:
+        x = cv2.resize(x, (size, size), interpolation=cv2.INTER_AREA if side > size else cv2.INTER_CUBIC)
+    if rng.random() < 0.5:
+        x = x[:, ::-1]
+    if rng.random() < 0.5:
+        x = x[::-1]
+    if rng.random() < 0.5:
+        x = x.transpose(1, 0, 2)
+    if rng.random() < 0.15:  # cameras sharpen
+        x = x + float(rng.uniform(0.2, 1.0)) * (x - cv2.GaussianBlur(x, (0, 0), 1.0))
+    if rng.random() < 0.2:
+        x = x * float(rng.uniform(0.2, 0.7) if rng.random() < 0.4 else rng.uniform(0.7, 1.3))
+    if rng.random() < 0.25:  # sensors' noise, with and without the smoothing of demosaicing
+        noise = rng.standard_normal(x.shape, np.float32) * float(rng.uniform(0.3, 4.0))
+        x = x + (noise if rng.random() < 0.5 else cv2.GaussianBlur(noise, (0, 0), 0.6) * 2)
+    return np.ascontiguousarray(x)
+
+
+def with_coarse_chroma(rng: np.random.Generator, bgr: np.ndarray) -> np.ndarray:
+    """Float BGR after its chroma has been halved and brought back, as JPEG, Photo CD and most video store it."""
+    h, w = bgr.shape[:2]
+    ycc = cv2.cvtColor(bgr / 255, cv2.COLOR_BGR2YCrCb)
+    half = cv2.resize(ycc[..., 1:], (w // 2, h // 2), interpolation=cv2.INTER_AREA)
+    way = cv2.INTER_NEAREST if rng.random() < 0.1 else cv2.INTER_LINEAR if rng.random() < 0.7 else cv2.INTER_CUBIC
+    ycc[..., 1:] = cv2.resize(half, (w, h), interpolation=way)
+    if rng.random() < 0.5:  # stored in 8 bits
+        ycc = np.rint(ycc * 255) / 255
+    return cv2.cvtColor(ycc, cv2.COLOR_YCrCb2BGR) * 255
+
+
+def to_420(rng: np.random.Generator, bgr: np.ndarray, bits: int) -> tuple[np.ndarray, np.ndarray]:
+    """Float BGR to planes y (H, W), uv (2, H/2, W/2) of whole numbers; matrix and range at random."""
+    kr, kb = MATRICES[int(rng.random() < 0.5)]
+    b, g, r = (bgr[..., i] for i in range(3))
+    y = kr * r + (1 - kr - kb) * g + kb * b
+    uv = np.stack([(b - y) / (2 - 2 * kb), (r - y) / (2 - 2 * kr)])
+    uv = (uv[:, ::2, ::2] + uv[:, 1::2, ::2] + uv[:, ::2, 1::2] + uv[:, 1::2, 1::2]) / 4
+    full, unit = rng.random() < 0.15, 2.0 ** (bits - 8)
+    y, uv = (y, uv + 128) if full else (y * (219 / 255) + 16, uv * (224 / 255) + 128)
+    y, uv = (np.rint(x * unit).clip(0, 256 * unit - 1) for x in (y, uv))
+    if bits == 8 and rng.random() < 0.3:  # most video has been coded before
+        quality = int(rng.integers(40, 98))
+        y, *uv = (coded_before(p.astype(np.uint8), quality) for p in (y, *uv))  # type: ignore[assignment]
+    return y, np.stack(uv)  # type: ignore[call-overload]
+
+
+def rgb_batch(bgr: list[np.ndarray]) -> PlaneBatch:
+    """Float BGR pictures, rounded, as 8-bit RGB."""
+    planes = [rgb_to_ycocg(np.rint(x[..., ::-1]).clip(0, 255), 8) for x in bgr]
+    y, uv = (torch.from_numpy(np.stack(p).astype(np.float32)) for p in zip(*planes, strict=True))
+    return PlaneBatch(y, uv, 8, True)
+
+
+def yuv_batch(rng: np.random.Generator, bgr: list[np.ndarray], bits: int) -> PlaneBatch:
+    """Float BGR pictures as 4:2:0."""
+    planes = [to_420(rng, x, bits) for x in bgr]
+    y, uv = (torch.from_numpy(np.stack(p).astype(np.float32)) for p in zip(*planes, strict=True))
+    return PlaneBatch(y, uv, bits, False)
+
+
+def batches(
+    pictures: Pictures, *, seed: int, start: int, batch: int, crop: int, worker: int = 0
+) -> Iterator[tuple[int, list[PlaneBatch]]]:
+    """Endless (step, [RGB, 4:2:0])."""
+    share = np.array([p.size for _, p in pictures], np.float64) ** 0.5
+    share /= share.sum()
+    step = start
+    while True:
+        rng = np.random.default_rng([seed, step, worker])
+
+        def draw(rng: np.random.Generator = rng) -> np.ndarray:
+            if rng.random() < SYNTHETIC_SHARE:
+                y, uv = synthetic_crop(rng, crop)
+                i420 = np.concatenate([y, uv.reshape(-1, crop)])
+                return cv2.cvtColor(i420, cv2.COLOR_YUV2BGR_I420).astype(np.float32)
+            return crop_of(rng, pictures[rng.choice(len(pictures), p=share)][1], crop)
+
+        rgb = [draw() for _ in range(batch // 2)]
+        rgb = [with_coarse_chroma(rng, x) if rng.random() < COARSE_CHROMA_SHARE else x for x in rgb]
+        bits = 10 if rng.random() < TEN_BIT_SHARE else 8
+        yield step, [rgb_batch(rgb), yuv_batch(rng, [draw() for _ in range(batch - batch // 2)], bits)]
+        step += 1
+
+
+def check_batches(pictures: Pictures) -> list[PlaneBatch]:
+    """The middles of pictures, halved; RGB and 4:2:0."""
+    middles = []
+    for _, bgr in pictures:
+        h, w = bgr.shape[:2]
+        side = min(2 * CHECK_SIDE, h, w) // 4 * 4
+        top, left = (h - side) // 2, (w - side) // 2
+        x = bgr[top : top + side, left : left + side].astype(np.float32)
+        middles.append(cv2.resize(x, (side // 2, side // 2), interpolation=cv2.INTER_AREA))
+    rng = np.random.default_rng(0)
+    return [b for x in middles for b in (rgb_batch([x]), yuv_batch(rng, [x], 8))]
+
+
+# ---------------------------------------------------------------------------- the loss
+
+
+def plane_bpp(model: Lossless, batch: PlaneBatch) -> Tensor:
+    """Mean bits a pixel of the planes of a batch: (3,)."""
+    return torch.stack([bits.sum() for bits in model(batch)]) / batch.y.numel()
+
+
+@torch.no_grad()
+def validate(model: Lossless, checks: list[PlaneBatch]) -> dict[str, Any]:
+    """Mean bits a pixel of held-out pictures, plane by plane and together; the score is the mean of both kinds."""
+    kinds = {}
+    for name, rgb in (("rgb", True), ("yuv420", False)):
+        mean = torch.stack([plane_bpp(model, b) for b in checks if b.rgb == rgb]).mean(0)
+        kinds[name] = [round(float(v), 4) for v in (mean.sum(), *mean)]
+    return {**kinds, "score": round((kinds["rgb"][0] + kinds["yuv420"][0]) / 2, 4)}
+
+
+def said(figures: dict[str, Any]) -> str:
+    """What `validate` found, as progress."""
+    return f"bpp rgb {figures['rgb']}  4:2:0 {figures['yuv420']}"
+
+
+# ------------------------------------------------------------------------ the training
+
+
+def build_model(changes: dict) -> Lossless:
+    """The network a configuration describes; raises TrainingError where there is none."""
+    try:
+        return Lossless(LosslessConfig.from_dict({**LosslessConfig().to_dict(), **changes}))
+    except (*MISFITS, IndexError, ZeroDivisionError) as e:
+        raise TrainingError(f"'model' in the training configuration describes no network: {first_line(e)}") from e
+
+
+def load_checkpoint(path: Path) -> Lossless:
+    """The network in a .safetensors file."""
+    from vidcodec.models.lossless_checkpoint import load_lossless  # safetensors: not needed to train
+
+    return load_lossless(path)[0]
+
+
+def export_lossless(state: dict[str, Any], output: Path) -> bytes:
+    """Write the averaged weights of a run's state as a checkpoint; returns its digest.
+
+    Raises TrainingError when the state is not one of this network.
+    """
+    from vidcodec.models.lossless_checkpoint import save_lossless  # safetensors: not needed to train
+
+    model = averaged(state, lambda config: Lossless(LosslessConfig.from_dict(config)))
+    return save_lossless(model, output, note=f"step {state['step']}")
+
+
+def train_lossless(c: LosslessTrainConfig, *, resume: bool = False) -> Path:
+    """Run (or continue) one training; returns the path of the final state.
+
+    Raises TrainingError when the data or the state to resume cannot be read. On
+    KeyboardInterrupt the state is saved first.
+    """
+
+    def build() -> tuple[Lossless, dict[str, Any]]:
+        model = build_model(c.model)
+        return model, model.config.to_dict()
+
+    run = Run(c, build, load_checkpoint, device=c.device, resume=resume)
+    held, kept = split_pictures(load_photographs(Path(c.data), progress=run.workers.first), c.holdout)
+    checks = [b.to(run.device) for b in check_batches(held or kept[:8])]
+    source = batches(kept, seed=c.seed, start=run.done, batch=c.batch, crop=c.crop, worker=run.workers.rank)
+    with run.recorded(lambda network: validate(network, checks), said):
+        for step, parts in run.paced(source):
+            bpp = [plane_bpp(run.network, b.to(run.device)).sum() for b in parts]
+            norm = run.step(torch.stack(bpp).sum())
+            if step % 100 == 0:
+                run.tell(step, f"bpp rgb {bpp[0].item():.3f}  4:2:0 {bpp[1].item():.3f}  |g| {norm:.2f}")
+    return run.state_path
