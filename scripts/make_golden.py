@@ -1,20 +1,23 @@
-"""Make the golden file of tests/data/golden: a stream that every later version must decode.
+"""Make golden files of tests/data/golden: streams that every later version must decode.
 
-    python scripts/make_golden.py
+    python scripts/make_golden.py NAME...
 
-Run it only when the format or the arithmetic version changes, which is a breaking change.
-The network is tiny and random, so that the file does not depend on the shipped weights.
+Make one again only when the format or the arithmetic version changes, which is a breaking change.
+The network is tiny and random, so that the files do not depend on the shipped weights.
 """
 
 from __future__ import annotations
 
+import argparse
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 
 from vidcodec import EncodeOptions, Frame, Sampling, VideoDecoder, VideoFormat, encode_video
+from vidcodec.codec import quantising
 from vidcodec.models.checkpoint import save_model
 from vidcodec.models.msp import Msp, MspConfig
 from vidcodec.video import open_writer
@@ -35,34 +38,51 @@ def tiny_network() -> Msp:
     return model
 
 
-def main() -> None:
-    torch.set_num_threads(1)
-    GOLDEN.mkdir(parents=True, exist_ok=True)
-    weights = GOLDEN / "tiny.safetensors"
-    save_model(tiny_network(), weights)
-    rng = np.random.default_rng(20)
-    video = VideoFormat(50, 34, frame_rate=None)
-    clip = GOLDEN / "clip.mkv"
-    rows, columns = np.mgrid[:34, :50]
-    with open_writer(clip, video, overwrite=True) as writer:
-        for i in range(3):
-            y = 128 + 60 * np.sin((columns + 5 * i) / 6) + 30 * np.cos(rows / 4) + rng.normal(0, 3, rows.shape)
-            uv = rng.integers(100, 150, (2, 17, 25)).astype(np.uint8)
-            writer.write(Frame(np.clip(y, 0, 255).astype(np.uint8), uv, 500 * i))
-    options = EncodeOptions(
-        sampling=Sampling(fps=None), weights=weights, steps=30, quality=60, quantizer="uniform", refine="none"
-    )
-    result = encode_video(clip, GOLDEN / "clip.vdc", options)
-    clip.unlink()
-    with VideoDecoder(GOLDEN / "clip.vdc", weights=weights, device="cpu") as decoder:
+# Name: what its stream shows.
+CASES: dict[str, dict[str, Any]] = {
+    "clip": {"quantizer": "uniform", "quality": 60},
+    "trellis": {"quantizer": "trellis", "quality": 90, "update_parameters": "biases"},
+    "rdoq": {"quantizer": "rdoq", "quality": 30, "update_parameters": "low-rank", "update_prior": "adaptive"},
+}
+
+
+def make(name: str, clip: Path, weights: Path) -> None:
+    """One stream and what it must decode to."""
+    options = EncodeOptions(sampling=Sampling(fps=None), weights=weights, steps=30, refine="none", **CASES[name])
+    result = encode_video(clip, GOLDEN / f"{name}.vdc", options)
+    with VideoDecoder(GOLDEN / f"{name}.vdc", weights=weights, device="cpu") as decoder:
         frames = [decoder.frame(i) for i in range(len(decoder))]
     expected = {
         "update_bytes": result.update_size,
         "checksums": [log.crc for _, log in frames],
         "means": [[float(f.y.mean()), float(f.uv[0].mean()), float(f.uv[1].mean())] for f, _ in frames],
     }
-    (GOLDEN / "expected.json").write_text(json.dumps(expected, indent=1) + "\n")
-    print(json.dumps(expected))
+    (GOLDEN / f"{name}.json").write_text(json.dumps(expected, indent=1) + "\n")
+    print(name, result.chosen, result.update_size, result.size)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("names", nargs="+", choices=CASES, metavar="NAME", help=", ".join(CASES))
+    names = parser.parse_args().names
+    torch.set_num_threads(1)
+    quantising.KINDS["trellis"] = ("trellis8",)  # not RDOQ where that costs less
+    GOLDEN.mkdir(parents=True, exist_ok=True)
+    weights = GOLDEN / "tiny.safetensors"
+    if not weights.exists():
+        save_model(tiny_network(), weights)
+    rng = np.random.default_rng(20)
+    video = VideoFormat(50, 34, frame_rate=None)
+    clip = GOLDEN / "source.mkv"
+    rows, columns = np.mgrid[:34, :50]
+    with open_writer(clip, video, overwrite=True) as writer:
+        for i in range(3):
+            y = 128 + 60 * np.sin((columns + 5 * i) / 6) + 30 * np.cos(rows / 4) + rng.normal(0, 3, rows.shape)
+            uv = rng.integers(100, 150, (2, 17, 25)).astype(np.uint8)
+            writer.write(Frame(np.clip(y, 0, 255).astype(np.uint8), uv, 500 * i))
+    for name in names:
+        make(name, clip, weights)
+    clip.unlink()
 
 
 if __name__ == "__main__":

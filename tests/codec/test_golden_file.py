@@ -1,4 +1,4 @@
-"""A file made once must decode for ever: changing its symbols is a breaking change."""
+"""Files made once must decode for ever: changing their symbols is a breaking change."""
 
 from __future__ import annotations
 
@@ -12,10 +12,12 @@ from vidcodec import VideoDecoder
 GOLDEN = Path(__file__).parent.parent / "data" / "golden"
 
 
-def test_golden_file_decodes_to_the_same_symbols_and_pictures() -> None:
-    expected = json.loads((GOLDEN / "expected.json").read_text())
-    with VideoDecoder(GOLDEN / "clip.vdc", weights=GOLDEN / "tiny.safetensors", device="cpu") as decoder:
+@pytest.mark.parametrize(("name", "quantizer"), [("clip", "scalar"), ("trellis", "trellis8"), ("rdoq", "scalar")])
+def test_golden_file_decodes_to_the_same_symbols_and_pictures(name: str, quantizer: str) -> None:
+    expected = json.loads((GOLDEN / f"{name}.json").read_text())
+    with VideoDecoder(GOLDEN / f"{name}.vdc", weights=GOLDEN / "tiny.safetensors", device="cpu") as decoder:
         assert decoder.reader.complete
+        assert decoder.decisions.quantizer.kind == quantizer
         assert sum(len(u.payload) for u in decoder.reader.updates) == expected["update_bytes"] > 0
         frames = [decoder.frame(i) for i in range(len(decoder))]
     assert [log.crc for _, log in frames] == expected["checksums"]
