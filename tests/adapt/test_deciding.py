@@ -69,6 +69,17 @@ def test_gradients_go_straight_through_and_along_the_tables(quantizer: Quantizer
     assert to_index[zero].min() > 0
 
 
+@pytest.mark.parametrize("quantizer", [SCALAR, TRELLIS], ids=lambda q: q.kind)
+@pytest.mark.parametrize("value", [0.6, 0.9, 62.9, 63.5])
+def test_indices_at_the_ends_of_the_range_can_come_back(quantizer: Quantizer, value: float) -> None:
+    y, mean, _ = cell()
+    y = y * (40.0 if value < 1 else 0.01)  # far too large for the narrowest table, far too small for the widest
+    index = torch.full_like(y, value, requires_grad=True)
+    _, bits = deciding([decisions(quantizer)])(y, mean * 0, index, CHANNELS)
+    (gradient,) = torch.autograd.grad(bits.sum(), index)
+    assert gradient.mean() < 0 if value < 1 else gradient.mean() > 0
+
+
 def test_samples_that_no_file_codes_are_rounded() -> None:
     y, mean, index = cell()
     q, _ = deciding([decisions(TRELLIS)])(y, mean, torch.zeros_like(index), CHANNELS)

@@ -55,10 +55,13 @@ def deciding(decisions: Sequence[Decisions]) -> CellCoder:
 
         coded = tensor(row > 0)
         decided = torch.where(coded, tensor(values), residual.detach())
-        along = tensor(slope) * (index.clamp(1.0, float(MAX_INDEX)) - tensor(low))
-        # Next to its escape a table is too coarse to tell where wider ones are.
+        # At the ends of the range the gradient must be able to lead back inside.
+        inside = index + (index.clamp(1.0, float(MAX_INDEX)) - index).detach()
+        along = tensor(slope) * (inside - tensor(low))
+        # Next to its escape a table is too coarse to tell where wider ones are, and beyond the widest there is none.
         far = symbol_bits(decided / unit, index + finer)
-        own = tensor(charged) + torch.where(tensor(charged) < UNLIKELY, along, far - far.detach())
+        telling = tensor((charged < UNLIKELY) & (quantizer.scale_index(low) < quantizer.scale_index(low + 1)))
+        own = tensor(charged) + torch.where(telling, along, far - far.detach())
         smooth = symbol_bits(residual / unit, index.detach() + finer)
         rounded = ste_round(residual)
         bits = torch.where(
