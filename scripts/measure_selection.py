@@ -61,7 +61,7 @@ SELECTIONS = (
     "all", "biases", "biases+multipliers", "last-layer", "low-rank:1",
     "random:4000", "random:32000", "random:256000",
     "learned-gaussian:4000", "learned-gaussian:32000", "learned-gaussian:256000",
-    "learned-laplace:1000", "learned-laplace:4000", "learned-laplace:32000", "learned-laplace:256000", "learned",
+    "learned-laplace:4000", "learned-laplace:32000", "learned-laplace:256000", "learned",
 )  # fmt: skip
 FILTER_SELECTIONS = (
     "all", "biases", "biases+multipliers", "last-layer", "low-rank:1", "random:100", "random:1000",
@@ -81,7 +81,7 @@ def arguments() -> argparse.Namespace:
     p.add_argument("--frames", type=int, default=10, help="at 2 a second (default: %(default)s)")
     p.add_argument("--steps", type=int, default=60, help="of finetuning (default: %(default)s)")
     p.add_argument("--filter-steps", type=int, default=100, help="of the filter's (default: %(default)s)")
-    p.add_argument("--crop", type=int, default=256, help="samples a side (default: %(default)s)")
+    p.add_argument("--crop", type=int, default=384, help="samples a side, or the whole frame (default: %(default)s)")
     p.add_argument("--batch", type=int, default=2, help="crops a step (default: %(default)s)")
     p.add_argument("--quality", type=float, default=50.0, help="default: %(default)s")
     return p.parse_args()

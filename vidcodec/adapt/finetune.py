@@ -50,7 +50,8 @@ class FinetuneConfig:
     quantise: round updates at every step of training; without it, only at its end (an ablation).
     dither: width of d, the weights' own offsets on the grid, below 1. Without it weights that
         the gradient moves alike change at the same instant, and their sum overshoots.
-    vector_share: the part of the steps before matrices may move too.
+    vector_share: the part of the steps before matrices may move too; of a selection that takes some of the
+        parameters, the same part less. Few entries do not overshoot, and want the time.
     patience: so many measures in a row clearly worse than the best, and the tuner goes back to it.
     """
 
@@ -209,11 +210,12 @@ class Finetuner:
         best_state, curve, shown = self._state(), [best], dict(best)
         next_measure, share, step, recent = measure_every, 0.0, 0, 0.0
         trust, worse = 1.0, 0
+        vector_share = c.vector_share * self.selection.count / sum(p.numel() for _, p in sent_parameters(self.model))
         rng = np.random.default_rng([c.seed, 1])
         while share < 1.0:
             hard = bool(self.u) and share >= 1.0 - c.latent_share
             # Vectors first: they explain what whole channels have in common, so that matrices need not.
-            vectors_only = share < c.vector_share and self.prior.slope is not None
+            vectors_only = share < vector_share and self.prior.slope is not None
             phase = "latents" if hard else "vectors" if vectors_only else "all"
             for p in self.free:
                 p.requires_grad_(not hard)

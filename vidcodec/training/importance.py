@@ -31,6 +31,7 @@ Scores and scales of a matrix are a row's plus a column's, of a vector an entry'
 from __future__ import annotations
 
 import math
+import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -379,8 +380,8 @@ def importance_of(
 ) -> Importance:
     """Scores of the codec ('msp', 'lossless') or a filter ('filter-small', 'filter-base') from a folder of pictures.
 
-    A filter's clips are made from the pictures and kept beside them, in a folder named as theirs with '-pairs'. Raises
-    ModelError for an unknown model, ModelNotFoundError without weights, TrainingError without pictures.
+    A filter's clips are made from the pictures, and coded. Raises ModelError for an unknown model, ModelNotFoundError
+    without weights, TrainingError without pictures.
     """
     torch.set_flush_denormal(True)
     if model == "msp":
@@ -392,7 +393,7 @@ def importance_of(
         return learn_importance(load_lossless(weights)[0], lossless_contents(load_photographs(data), c), c, report)
     if model.startswith("filter-"):
         network, _ = load_filter(model.removeprefix("filter-"), weights)
-        folder = data.with_name(data.name + "-pairs")
-        prepare_pairs(data, folder, max(2, c.contents), seed=c.seed)
-        return learn_importance(network, filter_contents(Pairs(folder), c), c, report)
+        with tempfile.TemporaryDirectory(prefix="vidcodec-") as folder:
+            prepare_pairs(data, Path(folder), max(2, c.contents), seed=c.seed)
+            return learn_importance(network, filter_contents(Pairs(Path(folder)), c), c, report)
     raise ModelError(f"no importance can be learned for '{model}'; give msp, lossless, filter-small or filter-base")
