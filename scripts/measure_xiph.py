@@ -31,6 +31,7 @@ def arguments() -> argparse.Namespace:
     p.add_argument("--qualities", type=numbers, default=[30, 50, 70, 85, 100], metavar="Q,Q", help="of our codec")
     p.add_argument("--qps", type=numbers, default=QPS, metavar="QP,QP", help="of the others (default: 22,27,32,37,42)")
     p.add_argument("--steps", type=int, default=60, help="of finetuning (default: %(default)s)")
+    p.add_argument("--update-parameters", default="learned", help="which ones to update (default: %(default)s)")
     p.add_argument("--rivals", default=",".join(RIVALS), metavar="LIST", help="as vidcodec evaluate takes them")
     return p.parse_args()
 
@@ -47,11 +48,12 @@ def find(data: Path | None, sequence: str) -> Path | str:
 
 def codecs(args: argparse.Namespace) -> str:
     """All of them, ours first, with one step more each."""
+    adapted = {"steps": args.steps, "quantizer": "trellis", "update_parameters": args.update_parameters}
     ways = {
         "vidcodec plain": {"adapt": "none", "quantizer": "uniform", "refine": "none"},
         "vidcodec trellis": {"adapt": "none", "quantizer": "trellis", "refine": "none"},
-        "vidcodec adapted": {"steps": args.steps, "quantizer": "trellis", "refine": "none"},
-        "vidcodec refined": {"steps": args.steps, "quantizer": "trellis", "refine": "lof"},
+        "vidcodec adapted": {**adapted, "refine": "none"},
+        "vidcodec refined": {**adapted, "refine": "lof"},
     }
     return ",".join([*(ours(args, name, args.qualities, **options) for name, options in ways.items()), args.rivals])
 
@@ -63,7 +65,7 @@ def markdown(results: Results, args: argparse.Namespace) -> str:
         "N/A: the curves share less than half of the shorter one's range, or have fewer than four rising points. Bits: "
         "whole files for ours, WebP and JPEG, bare packets for the others. PSNR in dB, errors averaged over frames "
         "before the logarithm, on decoded files. Plain: shipped weights, symbols rounded. Trellis: decided by a "
-        f"trellis or RDOQ, whichever cost less. Adapted: and {args.steps} finetuning steps, the update in the file. "
+        f"trellis or RDOQ, whichever cost less. Adapted: and {args.steps} finetuning steps of {args.update_parameters} parameters. "
         "Refined: and latents improved by greedy search, 8 steps a frame. Times are of one thread each."
     )
     notes = [f"- {c.clip}, {c.codec}: {c.note}" for c in results.comparisons if c.note]
