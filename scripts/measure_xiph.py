@@ -65,7 +65,8 @@ def markdown(results: Results, args: argparse.Namespace) -> str:
         "N/A: the curves share less than half of the shorter one's range, or have fewer than four rising points. Bits: "
         "whole files for ours, WebP and JPEG, bare packets for the others. PSNR in dB, errors averaged over frames "
         "before the logarithm, on decoded files. Plain: shipped weights, symbols rounded. Trellis: decided by a "
-        f"trellis or RDOQ, whichever cost less. Adapted: and {args.steps} finetuning steps of {args.update_parameters} parameters. "
+        f"trellis or RDOQ, whichever cost less. Adapted: and {args.steps} finetuning steps of "
+        f"{args.update_parameters} parameters. "
         "Refined: and latents improved by greedy search, 8 steps a frame. Times are of one thread each."
     )
     notes = [f"- {c.clip}, {c.codec}: {c.note}" for c in results.comparisons if c.note]
