@@ -13,7 +13,7 @@ import argparse
 from pathlib import Path
 
 from _evaluating import comparison_rows, ours, parser, point_rows, publish, run
-from _measuring import numbers, table
+from _measuring import names, numbers, table
 
 from vidcodec.evaluation.plots import rd_curves
 from vidcodec.evaluation.results import Results
@@ -31,6 +31,8 @@ def arguments() -> argparse.Namespace:
     p.add_argument("--qualities", type=numbers, default=[30, 50, 70, 85, 100], metavar="Q,Q", help="of our codec")
     p.add_argument("--qps", type=numbers, default=QPS, metavar="QP,QP", help="of the others (default: 22,27,32,37,42)")
     p.add_argument("--steps", type=int, default=60, help="of finetuning (default: %(default)s)")
+    p.add_argument("--ways", type=names, default=["plain", "trellis", "adapted", "refined"], metavar="WAY,WAY",
+                   help="of our codec (default: plain,trellis,adapted,refined)")
     p.add_argument("--update-parameters", default="learned", help="which ones to update (default: %(default)s)")
     p.add_argument("--rivals", default=",".join(RIVALS), metavar="LIST", help="as vidcodec evaluate takes them")
     return p.parse_args()
@@ -55,7 +57,8 @@ def codecs(args: argparse.Namespace) -> str:
         "vidcodec adapted": {**adapted, "refine": "none"},
         "vidcodec refined": {**adapted, "refine": "lof"},
     }
-    return ",".join([*(ours(args, name, args.qualities, **options) for name, options in ways.items()), args.rivals])
+    asked = {name: options for name, options in ways.items() if name.split()[1] in args.ways}
+    return ",".join([*(ours(args, name, args.qualities, **options) for name, options in asked.items()), args.rivals])
 
 
 def markdown(results: Results, args: argparse.Namespace) -> str:
