@@ -19,6 +19,8 @@ import torch
 from vidcodec import EncodeOptions, Frame, Sampling, VideoDecoder, VideoFormat, encode_video
 from vidcodec.codec import quantising
 from vidcodec.models.checkpoint import save_model
+from vidcodec.models.lossless import Lossless, LosslessConfig
+from vidcodec.models.lossless_checkpoint import save_lossless
 from vidcodec.models.msp import Msp, MspConfig
 from vidcodec.video import open_writer
 
@@ -38,17 +40,24 @@ def tiny_network() -> Msp:
     return model
 
 
+def tiny_lossless() -> Lossless:
+    torch.manual_seed(20)
+    return Lossless(LosslessConfig(luma=(10,), chroma=(8,), mixtures=2, scales=3, tiers=2))
+
+
 # Name: what its stream shows.
 CASES: dict[str, dict[str, Any]] = {
     "clip": {"quantizer": "uniform", "quality": 60},
     "trellis": {"quantizer": "trellis", "quality": 90, "update_parameters": "biases"},
     "rdoq": {"quantizer": "rdoq", "quality": 30, "update_parameters": "low-rank", "update_prior": "adaptive"},
+    "lossless": {"lossless": True, "update_parameters": "last-layer"},
 }
 
 
 def make(name: str, clip: Path, weights: Path) -> None:
     """One stream and what it must decode to."""
-    options = EncodeOptions(sampling=Sampling(fps=None), weights=weights, steps=30, refine="none", **CASES[name])
+    lossy = {} if "lossless" in CASES[name] else {"refine": "none"}
+    options = EncodeOptions(sampling=Sampling(fps=None), weights=weights, steps=30, **lossy, **CASES[name])
     result = encode_video(clip, GOLDEN / f"{name}.vdc", options)
     with VideoDecoder(GOLDEN / f"{name}.vdc", weights=weights, device="cpu") as decoder:
         frames = [decoder.frame(i) for i in range(len(decoder))]
@@ -68,9 +77,11 @@ def main() -> None:
     torch.set_num_threads(1)
     quantising.KINDS["trellis"] = ("trellis8",)  # not RDOQ where that costs less
     GOLDEN.mkdir(parents=True, exist_ok=True)
-    weights = GOLDEN / "tiny.safetensors"
+    weights, lossless = GOLDEN / "tiny.safetensors", GOLDEN / "tiny_lossless.safetensors"
     if not weights.exists():
         save_model(tiny_network(), weights)
+    if not lossless.exists():
+        save_lossless(tiny_lossless(), lossless)
     rng = np.random.default_rng(20)
     video = VideoFormat(50, 34, frame_rate=None)
     clip = GOLDEN / "source.mkv"
@@ -81,7 +92,7 @@ def main() -> None:
             uv = rng.integers(100, 150, (2, 17, 25)).astype(np.uint8)
             writer.write(Frame(np.clip(y, 0, 255).astype(np.uint8), uv, 500 * i))
     for name in names:
-        make(name, clip, weights)
+        make(name, clip, lossless if "lossless" in CASES[name] else weights)
     clip.unlink()
 
 

@@ -5,7 +5,7 @@
 Each combination is a process of its own: 1 and 2 threads; oneDNN on and off; instruction sets held down to SSE4.1 and
 AVX2, or as they are (ONEDNN_MAX_CPU_ISA, ATEN_CPU_CAPABILITY and MKL_ENABLE_INSTRUCTIONS together); with a CUDA
 device one more on that. Compared: a sha256 over all decoded symbols and the tables they were coded with, and the
-pixels, which may differ by rounding.
+pixels, which may differ by rounding; of a lossless file the symbols are the samples.
 """
 
 from __future__ import annotations
@@ -26,9 +26,12 @@ import numpy as np
 import torch
 from _measuring import Point, Results, digest_of, parser, show, table, weights_digest
 
+from vidcodec.bitstream import BitstreamReader
 from vidcodec.codec.decode import VideoDecoder
 from vidcodec.codec.pictures import SymbolLog
 from vidcodec.errors import CorruptBitstreamError
+from vidcodec.models.checkpoint import WEIGHTS
+from vidcodec.models.lossless_checkpoint import NAME as LOSSLESS
 
 INSTRUCTIONS = {
     "SSE4.1": {"ONEDNN_MAX_CPU_ISA": "SSE41", "ATEN_CPU_CAPABILITY": "default", "MKL_ENABLE_INSTRUCTIONS": "SSE4_2"},
@@ -76,9 +79,13 @@ def child(args: argparse.Namespace) -> None:
             except CorruptBitstreamError as error:
                 frames.append({"error": str(error)})
                 continue
-            frames.append({"crc": log.crc, "symbols": log.__dict__["count"], "sha256": log.__dict__["sha"].hexdigest()})
-            for plane in (frame.y, frame.uv):
-                planes.write(np.ascontiguousarray(plane).astype("<u2").tobytes())
+            samples = [np.ascontiguousarray(plane).astype("<u2").tobytes() for plane in (frame.y, frame.uv)]
+            planes.writelines(samples)
+            if decoder.lossless:
+                count, sha = frame.y.size + frame.uv.size, hashlib.sha256(b"".join(samples))
+            else:
+                count, sha = log.__dict__["count"], log.__dict__["sha"]
+            frames.append({"crc": log.crc, "symbols": count, "sha256": sha.hexdigest()})
     print(json.dumps({"frames": frames, "seconds": time.perf_counter() - start}))
 
 
@@ -126,6 +133,12 @@ def _pieces(path: Path):  # type: ignore[no-untyped-def]
     return np.array_split(samples, max(1, samples.size // 4_000_000))
 
 
+def shipped(file: Path) -> Path | None:
+    """The weights that a file is decoded with where none are given; None: those of the default model."""
+    with BitstreamReader(file) as reader:
+        return WEIGHTS / f"{LOSSLESS}.safetensors" if reader.header.model == LOSSLESS else None
+
+
 def main() -> None:
     args = arguments()
     if args.child:
@@ -150,7 +163,7 @@ def main() -> None:
             }  # fmt: skip
 
         of = {"file": args.file.name, "file_digest": digest_of(args.file), "max_frames": args.frames}
-        of["weights_digest"] = weights_digest(args.weights)
+        of["weights_digest"] = weights_digest(args.weights or shipped(args.file))
         points = [results.point({**of, **s}, partial(measure, s)) for s in combinations()]
     there = [p for p in points if p]
     same = bool(there) and all(p["same_symbols"] and p["intact"] == p["frames"] for p in there)

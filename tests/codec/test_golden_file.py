@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
-from vidcodec import VideoDecoder
+from vidcodec import Frame, VideoDecoder
+from vidcodec.codec.pictures import SymbolLog
 
+SCRIPT = Path(__file__).parents[2] / "scripts" / "measure_exactness.py"
 GOLDEN = Path(__file__).parent.parent / "data" / "golden"
 
 
@@ -21,5 +26,30 @@ def test_golden_file_decodes_to_the_same_symbols_and_pictures(name: str, quantiz
         assert sum(len(u.payload) for u in decoder.reader.updates) == expected["update_bytes"] > 0
         frames = [decoder.frame(i) for i in range(len(decoder))]
     assert [log.crc for _, log in frames] == expected["checksums"]
-    for (frame, _), means in zip(frames, expected["means"], strict=True):
+    assert_means(frames, expected["means"])
+
+
+def test_golden_file_of_the_lossless_mode_decodes_to_the_same_samples() -> None:
+    expected = json.loads((GOLDEN / "lossless.json").read_text())
+    with VideoDecoder(GOLDEN / "lossless.vdc", weights=GOLDEN / "tiny_lossless.safetensors", device="cpu") as decoder:
+        assert sum(len(u.payload) for u in decoder.reader.updates) == expected["update_bytes"] > 0
+        frames = [decoder.frame(i) for i in range(len(decoder))]
+    assert [log.crc for _, log in frames] == expected["checksums"]
+    assert_means(frames, expected["means"])
+
+
+def test_the_measure_of_exactness_takes_lossless_files(tmp_path: Path) -> None:
+    """One of its processes: every sample counts as a symbol."""
+    command = [sys.executable, "-W", "ignore", SCRIPT, GOLDEN / "lossless.vdc", "--frames", "1"]
+    command += ["--weights", GOLDEN / "tiny_lossless.safetensors", "--child", "1", "on", tmp_path / "planes"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    [frame] = json.loads(done.stdout)["frames"]
+    planes = (tmp_path / "planes").read_bytes()
+    assert frame["symbols"] == 50 * 34 * 3 // 2 == len(planes) // 2
+    assert frame["sha256"] == hashlib.sha256(planes).hexdigest()
+
+
+def assert_means(frames: list[tuple[Frame, SymbolLog]], expected: list[list[float]]) -> None:
+    for (frame, _), means in zip(frames, expected, strict=True):
         assert [frame.y.mean(), frame.uv[0].mean(), frame.uv[1].mean()] == pytest.approx(means, abs=0.02)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import tracemalloc
+import weakref
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -13,11 +15,13 @@ import pytest
 import torch
 from lossless_support import tiny_lossless, tiny_lossless_weights
 
-from vidcodec.bitstream import BitstreamReader
+from vidcodec.bitstream import BitstreamReader, FrameUnit
 from vidcodec.codec.decode import VideoDecoder, decode_video
 from vidcodec.codec.encode import encode_video
-from vidcodec.codec.lossless import LosslessCrops, LosslessPictureCodec
+from vidcodec.codec.files import tables_digest, units_size
+from vidcodec.codec.lossless import LosslessCrops, LosslessPictureCodec, _pack, _unpack, to_planes
 from vidcodec.codec.options import EncodeOptions
+from vidcodec.codec.unit_spool import UnitSpool
 from vidcodec.errors import (
     CorruptBitstreamError,
     ModelMismatchError,
@@ -176,7 +180,8 @@ def test_adaptation_pays_or_is_left_out(
     assert adapted.size < plain.size
     assert adapted.update_size > 0
     assert adapted.chosen == "adapted"
-    assert adapted.costs["adapted"] < adapted.costs["plain"]
+    saved = adapted.costs["plain"] - adapted.costs["adapted"]
+    assert saved * 4 * 96 * 64 / 8 == pytest.approx(plain.size - adapted.size, abs=1e-6)
     with VideoDecoder(adapted.output, weights=options.weights, device="cpu") as decoder:
         assert_same([frame for _, frame, _ in decoder.frames()], read(clip)[1])
 
@@ -190,6 +195,69 @@ def test_any_selection_of_parameters_may_be_adapted(
     encode_video(clip, tmp_path / "adapted.vdc", chosen)
     with VideoDecoder(tmp_path / "adapted.vdc", weights=options.weights, device="cpu") as decoder:
         assert_same([frame for _, frame, _ in decoder.frames()], read(clip)[1])
+
+
+def test_the_smaller_file_is_kept_to_the_byte() -> None:
+    """An update of 3 bytes saves 10 in each frame's payload: less than its own unit and index entry take."""
+    assert units_size(b"abc", [90]) > units_size(b"", [100])
+    assert units_size(b"abc", [80]) < units_size(b"", [100])
+
+
+def test_coded_frames_wait_on_disk() -> None:
+    units = [FrameUnit(i, 10 * i, bytes(8), bytes([i] * (100 + i)), i) for i in range(5)]
+    with UnitSpool() as spool:
+        for unit in units:
+            spool.append(unit)
+        assert list(spool) == units
+        assert spool[-2:] == units[-2:]
+        assert spool.sizes == [len(unit.to_bytes()) for unit in units]
+        assert spool.y_size == sum(len(unit.y) for unit in units)
+        with pytest.raises(IndexError):
+            spool[5]
+
+
+def test_memory_does_not_grow_with_the_number_of_frames(
+    make_clip: Callable[..., Path], tmp_path: Path, options: EncodeOptions, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Units are let go of as soon as they are coded."""
+    alive = weakref.WeakSet()
+    encode, most = LosslessPictureCodec.encode, 0
+
+    def counted(self: LosslessPictureCodec, frame: Frame, index: int) -> FrameUnit:
+        nonlocal most
+        unit = encode(self, frame, index)
+        alive.add(unit)
+        most = max(most, len(alive))
+        return unit
+
+    monkeypatch.setattr(LosslessPictureCodec, "encode", counted)
+    encode_video(make_clip(frames=5), tmp_path / "clip.vdc", options)
+    assert most <= 2
+
+
+@pytest.mark.parametrize(("bits", "times"), [(8, 4), (10, 8)])
+@pytest.mark.parametrize("size", [(640, 480), (7, 5), (1, 1)])
+def test_packing_takes_a_few_times_the_frame(bits: int, times: int, size: tuple[int, int]) -> None:
+    video = VideoFormat(*size, bits)
+    frame = noise_frame(video)
+    tracemalloc.start()
+    data = _pack(frame, bits)
+    shown = _unpack(data, video, frame.pts)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert_same([shown], [frame])
+    samples = np.concatenate([frame.y.ravel(), frame.uv.ravel()])
+    assert data == np.packbits(samples[:, None] >> np.arange(bits - 1, -1, -1) & 1).tobytes()
+    assert peak < times * video.frame_bytes + 10_000
+
+
+def test_crops_are_kept_small_and_checks_are_made_once() -> None:
+    video = VideoFormat(40, 30, 10, rgb=True)
+    crops = LosslessCrops([noise_frame(video)], video, 3, torch.device("cpu"))
+    assert [plane.dtype for plane in crops.planes(0)] == [np.int16, np.int16]
+    exact = to_planes(noise_frame(video), video)
+    assert all(np.array_equal(a, b) for a, b in zip(crops.planes(0), exact, strict=True))
+    assert crops.checks() is crops.checks()
 
 
 def test_crops_keep_the_places_of_the_scales() -> None:
@@ -280,6 +348,13 @@ def test_planes_of_an_unknown_kind_are_told(
         VideoDecoder(tmp_path / "clip.vdc", weights=options.weights)
 
 
+@pytest.mark.parametrize("name", ["PHASES", "KNOWN", "LUMA_REACH", "CHROMA_REACH", "SPREAD", "GUIDE", "MARGIN"])
+def test_files_name_the_order_of_the_passes(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = tables_digest("lossless")
+    monkeypatch.setattr(f"vidcodec.models.lossless.{name}", 5)
+    assert tables_digest("lossless") != before
+
+
 @pytest.mark.parametrize(
     ("option", "value"),
     [("quality", 50.0), ("target_psnr", 40.0), ("target_bpp", 1.0), ("target_size", 1000), ("refine", "none"),
@@ -293,3 +368,12 @@ def test_options_that_have_no_meaning_are_refused(option: str, value: object) ->
 def test_the_lossless_model_needs_the_lossless_mode() -> None:
     with pytest.raises(UnsupportedInputError, match="--lossless"):
         EncodeOptions(model="lossless")
+
+
+def test_what_is_missing_is_told_before_the_video_is_read(tmp_path: Path, options: EncodeOptions) -> None:
+    video = tmp_path / "no_such.mkv"
+    with pytest.raises(ModelNotFoundError):
+        encode_video(video, tmp_path / "a.vdc", replace(options, weights=tmp_path / "none.safetensors"))
+    learned = replace(options, adapt="full", update_parameters="learned")
+    with pytest.raises(VidcodecError, match="importance"):
+        encode_video(video, tmp_path / "a.vdc", learned)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from vidcodec.entropy import logistics
 from vidcodec.entropy.logistics import LOGIT_BITS, SCALES, VALUE_BITS, logistic_tables
 from vidcodec.entropy.mixtures import TOTAL, MixtureDecoder, MixtureEncoder
 from vidcodec.errors import CorruptBitstreamError
@@ -79,9 +80,23 @@ def test_tables_are_the_functions_they_stand_for() -> None:
     assert (np.diff(t.values) >= 0).all()
 
 
+CONSTANTS = [
+    name for name in dir(logistics) if name.isupper() and name[0] != "_" and isinstance(getattr(logistics, name), int)
+]
+
+
+@pytest.mark.parametrize("name", sorted({*CONSTANTS} - {"SCALES", "SURPRISE_LIMIT", "WORD", "SLOT", "TOTAL"}))
+def test_the_digest_names_every_constant(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """But those that follow from others."""
+    tables = logistic_tables()
+    before = tables.digest
+    monkeypatch.setattr(logistics, name, getattr(logistics, name) + 1)
+    assert tables.digest != before
+
+
 def test_tables_are_named_by_their_digest() -> None:
     """A change of it makes files of the lossless mode unreadable: the arithmetic's version has to change too."""
-    assert logistic_tables().digest.hex() == "3cdc63b7d20771aa"
+    assert logistic_tables().digest.hex() == "3d9166bd65789db9"
 
 
 @pytest.mark.parametrize("payload", [b"", b"1234", b"123456789", bytes(8), b"\xff" * 8])

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -88,9 +90,12 @@ def test_any_symbols_come_back(pairs: list[tuple[int, int]]) -> None:
 
 @given(st.binary(max_size=200), st.integers(0, TABLES - 1), st.integers(0, 300))
 @settings(max_examples=150, deadline=None)
-def test_any_payload_gives_bounded_symbols(payload: bytes, table: int, count: int) -> None:
+def test_any_payload_gives_bounded_symbols_or_a_typed_error(payload: bytes, table: int, count: int) -> None:
     index = np.full(count, table)
-    symbols = RansDecoder(payload, count).get(index)
+    try:
+        symbols = RansDecoder(payload, count).get(index)
+    except CorruptBitstreamError:
+        return
     assert symbols.shape == (count,)
     if table == BYTE:
         assert ((symbols >= 0) & (symbols < 256)).all()
@@ -103,8 +108,44 @@ def test_cut_payloads_never_crash() -> None:
     index = rng.integers(NORMAL, NORMAL + 64, 2000)
     payload = code(rng.integers(-3000, 3000, 2000), index)
     for cut in range(0, len(payload), 97):
-        symbols = RansDecoder(payload[:cut], 2000).get(index)
-        assert np.abs(symbols.astype(np.int64)).max() <= ESCAPE_LIMIT
+        with contextlib.suppress(CorruptBitstreamError):
+            symbols = RansDecoder(payload[:cut], 2000).get(index)
+            assert np.abs(symbols.astype(np.int64)).max() <= ESCAPE_LIMIT
+
+
+def test_what_is_missing_is_told_before_the_next_part_is_read() -> None:
+    rng = np.random.default_rng(2)
+    index = rng.integers(GEOMETRIC + 30, GEOMETRIC + 60, 2000)
+    payload = code(rng.integers(-9, 9, 2000), index)
+    for cut in range(0, len(payload) // 2, 97):
+        decoder = RansDecoder(payload[:cut], 2000)
+        with pytest.raises(CorruptBitstreamError, match="cut off"):
+            _ = [decoder.get(part) for part in index.reshape(10, -1)]
+
+
+@pytest.mark.parametrize("state", [0, (1 << 31) - 1, 1 << 63, (1 << 64) - 1])
+def test_states_no_encoder_leaves_are_refused(state: int) -> None:
+    # Below its range the library would take a word for every symbol, however likely.
+    with pytest.raises(CorruptBitstreamError):
+        RansDecoder(state.to_bytes(8, "little") + bytes(100), 10**6).get(np.full(10**6, GEOMETRIC))
+
+
+def test_many_symbols_that_cost_hardly_anything() -> None:
+    index = np.full(500_000, GEOMETRIC)
+    symbols = np.zeros(500_000, np.int32)
+    symbols[::50_000] = 9
+    payload = code(symbols, index)
+    assert np.array_equal(RansDecoder(payload, 500_000).get(index), symbols)
+
+
+def test_a_short_payload_takes_little_memory_whatever_is_expected_of_it() -> None:
+    tracemalloc.start()
+    decoder = RansDecoder(b"\x12\x34\x56\x78" * 3, capacity=1 << 22)
+    with pytest.raises(CorruptBitstreamError):
+        decoder.get(np.full(1 << 16, NORMAL + 40))
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 8 << 20
 
 
 def test_reading_beyond_the_capacity_is_refused() -> None:

@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 
 from vidcodec.errors import InputError, NoVideoError, UnsupportedInputError
-from vidcodec.video import Sampling, VideoReader
+from vidcodec.video import Sampling, VideoFormat, VideoReader
+from vidcodec.video.pictures import PixelLayout, to_frame
 
 EVERY = Sampling(fps=None)
 
@@ -51,6 +52,57 @@ def test_planes_come_bit_for_bit(tmp_path, pixels, bits, size):
     assert np.array_equal(frame.uv, planes[1:])
     assert reader.format.bit_depth == bits
     assert reader.notes == []
+
+
+def exact_frame(pixels, size, values):
+    """A picture whose planes hold the bytes `values((lines, bytes a line), plane)`, and what is kept of it."""
+    picture = av.VideoFrame(*size, pixels)
+    for index, plane in enumerate(picture.planes):
+        rows = np.frombuffer(plane, np.uint8).reshape(-1, plane.line_size or 4)  # a palette has no lines
+        rows[:] = values(rows.shape, index)
+    layout = PixelLayout.of(picture.format).exact()
+    return picture, to_frame(picture, layout, VideoFormat(*size, layout.depth, rgb=layout.kind == "gbr"), 0)
+
+
+def words(shape, bits, order):
+    """Samples of two bytes, as bytes."""
+    return noise((shape[0], shape[1] // 2), bits).astype(f"{order}u2").view(np.uint8)
+
+
+PLANAR_RGB = [("gbrp", 8), ("gbrap", 8)] + [
+    (f"{name}{bits}{end}", bits) for name, bits in (("gbrp", 9), ("gbrp", 10), ("gbrap", 10)) for end in ("le", "be")
+]
+
+
+@pytest.mark.parametrize(("pixels", "bits"), PLANAR_RGB)
+@pytest.mark.parametrize("size", [(46, 22), (7, 3)])
+def test_planes_of_rgb_are_kept_as_they_are(pixels, bits, size):
+    order = ">" if pixels.endswith("be") else "<"
+
+    def values(shape, plane):
+        if plane == 3:
+            opaque = np.full((shape[0], shape[1] // 2), 1023, f"{order}u2").view(np.uint8)
+            return 255 if bits == 8 else opaque
+        return np.roll(noise(shape, 8) if bits == 8 else words(shape, bits, order), 2 * plane)
+
+    picture, frame = exact_frame(pixels, size, values)
+    for kept, plane in zip((frame.y, *frame.uv), picture.planes, strict=False):
+        rows = np.frombuffer(plane, np.uint8 if bits == 8 else f"{order}u2").reshape(plane.height, -1)
+        assert np.array_equal(kept, rows[:, : size[0]] << (10 - bits if bits > 8 else 0))
+
+
+@pytest.mark.parametrize("pixels", ["rgba", "bgra", "argb", "ya8", "yuva420p", "gbrap", "pal8", "yuva420p10le"])
+def test_alpha_is_refused_where_all_is_to_be_kept_unless_it_is_opaque(pixels):
+    exact_frame(pixels, (16, 8), lambda shape, plane: 255)
+    with pytest.raises(UnsupportedInputError, match="alpha channel"):
+        exact_frame(pixels, (16, 8), lambda shape, plane: 3)
+
+
+def test_only_alpha_that_is_left_out_is_told(tmp_path):
+    cv2.imwrite(str(tmp_path / "a.png"), np.full((6, 8, 4), 255, np.uint8))
+    with VideoReader(tmp_path / "a.png", EVERY, exact=True) as reader:
+        assert (next(reader.frames()).y == 255).all()
+        assert reader.notes == []
 
 
 @pytest.mark.parametrize(("pixels", "bits"), [("yuv422p", 8), ("yuv444p", 8), ("yuv422p10le", 10), ("yuv444p10le", 10)])

@@ -60,6 +60,7 @@ examples:
   vidcodec encode talk.mp4 -o t.vdc --refine none --quantizer rdoq      quick, and a little smaller than uniform
   vidcodec encode clip.mp4 -o c.vdc --update-parameters learned         for short videos: update what pays for its bits
   vidcodec encode scan.png -o scan.vdc --lossless      every sample as it was; RGB stays RGB
+  vidcodec encode talk.mp4 -o t.vdc --lossless --fps source             every frame of a video, and every sample of it
   vidcodec encode talk.mp4 -o t.vdc --json | jq -c 'select(.event == "result")'
 """
 
@@ -107,7 +108,8 @@ def add_parser(subparsers: Any) -> None:
 
     target.add_argument(
         "--lossless", action="store_true",
-        help="keep every sample: 4:2:0 video of 8 or 10 bits and RGB pictures, with a network of its own",
+        help="keep every sample of the frames taken: 4:2:0 video of 8 or 10 bits and RGB pictures, with a network of "
+        "its own",
     )  # fmt: skip
 
     work = parser.add_argument_group("adaptation")

@@ -71,8 +71,10 @@ def run(args: argparse.Namespace) -> int:
 def describe(reader: BitstreamReader, path: Path) -> dict[str, Any]:
     """All that the units say."""
     from vidcodec.bitstream import FORMAT_VERSION
+    from vidcodec.codec.files import LOSSLESS, RGB
 
     h = reader.header
+    lossless = h.model == LOSSLESS
     frames = [
         {"index": f.index, "pts": f.pts, "seconds": float(f.pts * h.time_base), "bytes": len(f.z) + len(f.y)}
         for f in reader.frames()
@@ -82,11 +84,13 @@ def describe(reader: BitstreamReader, path: Path) -> dict[str, Any]:
         "file": str(path), "size": size, "format_version": FORMAT_VERSION,
         "frame_count": h.frame_count, "intact_frames": len(reader), "complete": reader.complete,
         "width": h.width, "height": h.height, "bit_depth": h.bit_depth,
+        "lossless": lossless, "rgb": lossless and h.extra == RGB,
         "matrix": h.matrix, "primaries": h.primaries, "transfer": h.transfer, "full_range": h.full_range,
         "chroma_location": h.chroma_location, "sample_aspect": str(h.sample_aspect), "rotation": h.rotation,
         "time_base": str(h.time_base), "frame_rate": None if h.frame_rate is None else str(h.frame_rate),
         "model": h.model, "model_digest": h.model_digest.hex(), "bank_digest": h.bank_digest.hex(),
-        "arithmetic": h.arithmetic, "quantizer": quantizer(h.quantizer), "rate_level": h.level / 256,
+        "arithmetic": h.arithmetic, "quantizer": None if lossless else quantizer(h.quantizer),
+        "rate_level": None if lossless else h.level / 256,
         "bpp": 8 * size / (h.width * h.height * h.frame_count) if h.frame_count else 0.0,
         "sizes": dict(reader.sizes), "update_count": h.update_count,
         "updates": [
@@ -160,17 +164,20 @@ def report(f: dict[str, Any]) -> str:
     rate = f"{f['frame_rate']} frames per second" if f["frame_rate"] else "frames at their own times"
     turned = f", to be turned by {f['rotation']} degrees" if f["rotation"] else ""
     full = "full" if f["full_range"] else "limited"
+    planes = f"{f['bit_depth']} bit {'RGB' if f['rgb'] else '4:2:0'}"
+    level = "" if f["lossless"] else f" at rate level {f['rate_level']:g}"
+    quantiser = [] if f["lossless"] else [("quantiser", _quantizer(f["quantizer"]))]
     lines = [
         f"{f['file']}: {f['size']:,} bytes, {f['bpp']:.4f} bits per pixel"
         + ("" if f["complete"] else f", DAMAGED: {f['intact_frames']} of {f['frame_count']} frames are intact"),
         console.table(
             [
-                ("pictures", f"{f['frame_count']} of {f['width']}x{f['height']}, {f['bit_depth']} bit 4:2:0{turned}"),
+                ("pictures", f"{f['frame_count']} of {f['width']}x{f['height']}, {planes}{turned}"),
                 ("time", f"{rate}, time base {f['time_base']} s"),
                 ("colour", f"matrix {f['matrix']}, primaries {f['primaries']}, transfer {f['transfer']} (H.273), "
                  f"{full} range, sample aspect {f['sample_aspect']}"),
-                ("model", f"{f['model']} at rate level {f['rate_level']:g}, weights {f['model_digest']}"),
-                ("quantiser", _quantizer(f["quantizer"])),
+                ("model", f"{f['model']}{level}, weights {f['model_digest']}"),
+                *quantiser,
                 ("coding", f"format {f['format_version']}, arithmetic {f['arithmetic']}, tables {f['bank_digest']}"),
             ]
         ),
@@ -183,7 +190,7 @@ def report(f: dict[str, Any]) -> str:
         if update["tensors"]:
             lines.append(_tensors(update["tensors"]))
     if f["frames"]:
-        lines += ["frames", _frames(f["frames"])]
+        lines += ["frames", _frames(f["frames"], lossless=f["lossless"])]
     return "\n".join(lines)
 
 
@@ -205,9 +212,13 @@ def _tensors(tensors: list[dict[str, Any]]) -> str:
     return console.table(rows, right=(1, 2, 3))
 
 
-def _frames(frames: list[dict[str, Any]]) -> str:
+def _frames(frames: list[dict[str, Any]], *, lossless: bool) -> str:
     def row(f: dict[str, Any]) -> tuple[str, ...]:
-        streams = (f"z {f['z_bits']:,.0f} bits", f"y {f['y_bits']:,.0f} bits") if "z_bits" in f else ()
+        streams: tuple[str, ...] = ()
+        if "z_bits" in f and lossless:
+            streams = (f"samples {f['y_bits']:,.0f} bits",)
+        elif "z_bits" in f:
+            streams = (f"z {f['z_bits']:,.0f} bits", f"y {f['y_bits']:,.0f} bits")
         return (str(f["index"]), f"{f['seconds']:.3f} s", f"{f['bytes']:,} bytes", *streams)
 
     rows = [row(f) for f in frames]

@@ -8,11 +8,14 @@ from pathlib import Path
 from typing import Any
 
 from vidcodec.bitstream import BitstreamWriter, FrameUnit, Header, UpdateUnit
+from vidcodec.bitstream.index import Index, IndexEntry
+from vidcodec.bitstream.units import FRAM, UNIT_OVERHEAD, UPDT
 from vidcodec.codec.models import BaseModel
 from vidcodec.entropy.bank import bank
 from vidcodec.entropy.exact import ARITHMETIC_VERSION
 from vidcodec.entropy.logistics import logistic_tables
 from vidcodec.errors import NoVideoError, UnsupportedVersionError
+from vidcodec.models.lossless import order_digest
 from vidcodec.models.lossless_checkpoint import NAME as LOSSLESS
 from vidcodec.video import ColourTags, FrameSpool, Sampling, VideoFormat, VideoReader
 
@@ -45,10 +48,10 @@ def spool(source: Path, sampling: Sampling, report: Report, *, exact: bool = Fal
 
 
 def tables_digest(model: str) -> bytes:
-    """The tables that files of a model need: the bank, and of the lossless mode its own besides."""
+    """The tables that files of a model need: the bank; of the lossless mode its own and the passes' order besides."""
     if model != LOSSLESS:
         return bank().digest
-    return hashlib.sha256(bank().digest + logistic_tables().digest).digest()[:8]
+    return hashlib.sha256(bank().digest + logistic_tables().digest + order_digest()).digest()[:8]
 
 
 def video_format(h: Header) -> VideoFormat:
@@ -82,3 +85,10 @@ def write_file(
         for frame in frames:
             writer.write_frame(frame)
     return output.stat().st_size if output.is_file() else 0
+
+
+def units_size(update: bytes, frames: Sequence[int]) -> int:
+    """Bytes of UPDT where there is an update, of FRAM..., and of their entries in INDX; frames: sizes of payloads."""
+    entries = [IndexEntry(UPDT, len(UpdateUnit(0, update).to_bytes()), 0)] if update else []
+    entries += [IndexEntry(FRAM, size, i) for i, size in enumerate(frames)]
+    return sum(UNIT_OVERHEAD + entry.length for entry in entries) + len(Index(b"", tuple(entries)).to_bytes())

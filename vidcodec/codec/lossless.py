@@ -15,7 +15,10 @@ import hashlib
 import time
 import zlib
 from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -26,9 +29,10 @@ from vidcodec.adapt.prior import update_prior
 from vidcodec.adapt.selection import Strategy, select
 from vidcodec.bitstream import FrameUnit
 from vidcodec.codec.encode import EncodeResult
-from vidcodec.codec.files import RGB, YUV, Report, spool, write_file
+from vidcodec.codec.files import RGB, YUV, Report, spool, units_size, write_file
 from vidcodec.codec.models import BaseModel, load_base, pick_device
 from vidcodec.codec.options import EncodeOptions
+from vidcodec.codec.unit_spool import UnitSpool
 from vidcodec.errors import CorruptBitstreamError
 from vidcodec.models.lossless import Lossless
 from vidcodec.models.lossless_checkpoint import NAME
@@ -41,6 +45,11 @@ HASH_BYTES = 8
 # Of one finetuning step, and of what adaptation is measured on.
 STEP_PIXELS, CHECK_PIXELS = 1 << 17, 1 << 21
 CACHE_PIXELS = 128_000_000
+# Of `FinetuneConfig`. A fortieth of the lossy codec's weights, and no error to weigh against bits: much bolder steps
+# than there are still safe, and matrices move nearly from the beginning.
+PACE: dict[str, Any] = {
+    "vector_lr": 0.5, "matrix_lr": 0.05, "damping": 0.8, "vector_share": 0.1, "latent_share": 0.0,
+}  # fmt: skip
 
 Array = np.ndarray
 
@@ -116,16 +125,25 @@ def _packed_size(video: VideoFormat) -> int:
 
 
 def _pack(frame: Frame, bits: int) -> bytes:
-    """All samples, the highest bit first."""
+    """All samples of 8 or 10 bits, the highest bit first."""
     flat = np.concatenate([frame.y.ravel(), frame.uv.ravel()])
-    return np.packbits(flat[:, None] >> np.arange(bits - 1, -1, -1) & 1).tobytes()
+    if bits == 8:
+        return flat.tobytes()
+    a, b, c, d = np.pad(flat, (0, -flat.size % 4)).reshape(-1, 4).T
+    out = np.empty((a.size, 5), np.uint8)  # four samples to five bytes
+    for i, of_two in enumerate((a >> 2, a << 6 | b >> 4, b << 4 | c >> 6, c << 2 | d >> 8, d)):
+        out[:, i] = of_two & 0xFF
+    return out.tobytes()[: (flat.size * bits + 7) // 8]
 
 
 def _unpack(data: bytes, video: VideoFormat, pts: int) -> Frame:
     if len(data) != _packed_size(video):
         raise CorruptBitstreamError("a frame's packed samples are not as many as it has: it is cut off or damaged")
-    bits = np.unpackbits(np.frombuffer(data, np.uint8), count=_samples(video) * video.bit_depth)
-    flat = bits.reshape(-1, video.bit_depth) @ (1 << np.arange(video.bit_depth - 1, -1, -1))
+    flat = np.frombuffer(data, np.uint8)
+    if video.bit_depth == 10:
+        p, q, r, s, t = np.pad(flat, (0, -flat.size % 5)).reshape(-1, 5).T.astype(np.uint16)
+        fours = (p << 2 | q >> 6, (q & 63) << 4 | r >> 4, (r & 15) << 6 | s >> 2, (s & 3) << 8 | t)
+        flat = np.stack(fours, 1).ravel()[: _samples(video)]
     luma = video.width * video.height
     uv = flat[luma:].reshape(2, video.chroma_height, video.chroma_width)
     return Frame(flat[:luma].reshape(video.height, video.width).astype(video.dtype), uv.astype(video.dtype), pts)
@@ -147,15 +165,18 @@ class LosslessCrops:
         self.batch = max(1, STEP_PIXELS // (self.crop[0] * self.crop[1]))
         self._small = self.pixels <= CACHE_PIXELS
         self._cache: dict[int, tuple[Array, Array]] = {}
+        self._checks: list[PlaneBatch] | None = None
 
     def planes(self, i: int) -> tuple[Array, Array]:
         """Of frame i."""
         if i in self._cache:
             return self._cache[i]
-        planes = to_planes(self.frames[i], self.video)
+        y, chroma = to_planes(self.frames[i], self.video)
+        if self.video.rgb:  # differences of 10 bits have 11
+            y, chroma = y.astype(np.int16), chroma.astype(np.int16)
         if self._small:
-            self._cache[i] = planes
-        return planes
+            self._cache[i] = y, chroma
+        return y, chroma
 
     def crops(self, rng: np.random.Generator, count: int) -> PlaneBatch:
         """`count` random crops."""
@@ -164,10 +185,13 @@ class LosslessCrops:
 
     def checks(self) -> list[PlaneBatch]:
         """Fixed pictures for measuring: all frames when they are few, else crops."""
-        if self.pixels <= CHECK_PIXELS:
-            return [self._batch([self.planes(i)]) for i in range(len(self.frames))]
-        rng = np.random.default_rng(12345)
-        return [self.crops(rng, 1) for _ in range(max(1, CHECK_PIXELS // (self.crop[0] * self.crop[1])))]
+        if self._checks is None:
+            if self.pixels <= CHECK_PIXELS:
+                self._checks = [self._batch([self.planes(i)]) for i in range(len(self.frames))]
+            else:
+                rng, count = np.random.default_rng(12345), max(1, CHECK_PIXELS // (self.crop[0] * self.crop[1]))
+                self._checks = [self.crops(rng, 1) for _ in range(count)]
+        return self._checks
 
     def _random_crop(self, rng: np.random.Generator, i: int) -> tuple[Array, Array]:
         y, uv = self.planes(i)
@@ -190,9 +214,24 @@ def encode_lossless(source: Path, output: Path, o: EncodeOptions, report: Report
     return _LosslessEncoder(source, output, o, report).run()
 
 
+@dataclass(frozen=True, eq=False)
+class _Coded:
+    """All frames coded one way, on disk."""
+
+    name: str
+    update: bytes
+    units: UnitSpool
+
+    @property
+    def size(self) -> int:
+        """Bytes of the file but for HEAD, DONE and the ends of INDX, which all ways share."""
+        return units_size(self.update, self.units.sizes)
+
+
 class _LosslessEncoder:
     def __init__(self, source: Path, output: Path, options: EncodeOptions, report: Report) -> None:
         self.source, self.output, self.o, self.report = source, output, options, report
+        self.spools = ExitStack()
         self.seconds: dict[str, float] = {}
         self.costs: dict[str, float] = {}
         self.curve: list[dict] = []
@@ -200,23 +239,27 @@ class _LosslessEncoder:
     def run(self) -> EncodeResult:
         torch.set_flush_denormal(True)
         start = time.monotonic()
+        # What is missing is told before a long video is read.
+        base = load_base(NAME, self.o.weights, pick_device(self.o.device))
+        self.strategy = Strategy.parse(self.o.update_parameters, self.o.seed)
+        if self.o.finetuning_steps and self.strategy.name != "all":
+            select(self.strategy, base.network, folder=base.folder)
         self.frames, self.notes = spool(self.source, self.o.sampling, self.report, exact=True)
         self._timed("read", start)
-        with self.frames:
+        with self.frames, self.spools:
             self.video = self.frames.format
-            base = load_base(NAME, self.o.weights, pick_device(self.o.device))
-            name, update, units = "plain", b"", self.code("plain", base, b"")
+            best = self.code("plain", base, b"")
             if self.o.finetuning_steps:
-                adapted, model, more = self.adapt(base)
-                if more:
-                    candidate = self.code(adapted, model, more)
-                    if self.costs[adapted] < self.costs["plain"]:
-                        name, update, units = adapted, more, candidate
-            size = write_file(self.output, base, self.video, update, units, extra=RGB if self.video.rgb else YUV)
+                name, model, update = self.adapt(base)
+                if update:
+                    best, other = sorted((best, self.code(name, model, update)), key=lambda coded: coded.size)
+                    other.units.close()
+            units, extra = best.units, RGB if self.video.rgb else YUV
+            size = write_file(self.output, base, self.video, best.update, units, extra=extra)
         return EncodeResult(
-            output=self.output, frames=len(units), width=self.video.width, height=self.video.height, chosen=name,
-            quality=100.0, size=size, update_size=len(update), z_size=float(HASH_BYTES * len(units)),
-            y_size=float(sum(len(u.y) for u in units)), bpp=8 * size / self.pixels, quality_figures={},
+            output=self.output, frames=len(units), width=self.video.width, height=self.video.height, chosen=best.name,
+            quality=100.0, size=size, update_size=len(best.update), z_size=float(HASH_BYTES * len(units)),
+            y_size=float(units.y_size), bpp=8 * size / self.pixels, quality_figures={},
             seconds=self.seconds, costs=self.costs, curve=self.curve, notes=self.notes, lossless=True,
         )  # fmt: skip
 
@@ -227,18 +270,18 @@ class _LosslessEncoder:
     def _timed(self, stage: str, start: float) -> None:
         self.seconds[stage] = self.seconds.get(stage, 0.0) + time.monotonic() - start
 
-    def code(self, name: str, model: BaseModel, update: bytes) -> list[FrameUnit]:
-        """All frames for real; notes their cost, the update included, in bits per pixel."""
+    def code(self, name: str, model: BaseModel, update: bytes) -> _Coded:
+        """All frames for real; notes their cost, update and container included, in bits per pixel."""
         start = time.monotonic()
         assert isinstance(model.network, Lossless)
         codec = LosslessPictureCodec(model.network, self.video)
-        units = []
+        coded = _Coded(name, update, self.spools.enter_context(UnitSpool()))
         for i in range(len(self.frames)):
-            units.append(codec.encode(self.frames[i], i))
+            coded.units.append(codec.encode(self.frames[i], i))
             self.report(f"code {name}", (i + 1) / len(self.frames), {})
-        self.costs[name] = 8 * (len(update) + sum(len(u.y) + len(u.z) for u in units)) / self.pixels
+        self.costs[name] = 8 * coded.size / self.pixels
         self._timed("code", start)
-        return units
+        return coded
 
     def adapt(self, base: BaseModel) -> tuple[str, BaseModel, bytes]:
         """A name, the network finetuned to the video, and the update that takes a decoder there."""
@@ -249,13 +292,12 @@ class _LosslessEncoder:
         prior = update_prior(o.update_prior)
         config = FinetuneConfig(
             scope="decoder", steps=o.finetuning_steps, max_seconds=60 * o.max_minutes, batch=crops.batch, seed=o.seed,
-            quantise=o.update_prior != "no-quantisation", latent_share=0.0,
+            quantise=o.update_prior != "no-quantisation", **PACE,
         )  # fmt: skip
-        strategy = Strategy.parse(o.update_parameters, o.seed)
-        selection = select(strategy, network, pixels=self.pixels, folder=base.folder)
+        selection = select(self.strategy, network, pixels=self.pixels, folder=base.folder)
         tuner = Finetuner(network, LosslessObjective(), crops, prior, config, selection)
         tuned = tuner.run(lambda share, figures: self.report("adapt", share, figures))
         self.curve = tuned.curve
         self._timed("adapt", start)
-        name = "adapted" if strategy.name == "all" else f"adapted ({selection.strategy})"
+        name = "adapted" if self.strategy.name == "all" else f"adapted ({selection.strategy})"
         return name, base.with_network(tuned.model.eval()), tuned.payload

@@ -28,6 +28,7 @@ one before through a coefficient of the mean, the same.
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import asdict, dataclass
 from functools import cache
 from itertools import pairwise
@@ -89,6 +90,12 @@ class LosslessConfig:
     def from_dict(cls, d: dict[str, Any]) -> LosslessConfig:
         fields: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in d.items()}
         return cls(**fields)
+
+
+def order_digest() -> bytes:
+    """8 bytes that name the order of the passes and what each of them sees."""
+    order = (PHASES, KNOWN, LUMA_REACH, CHROMA_REACH, SPREAD, GUIDE, MARGIN)
+    return hashlib.sha256(repr(order).encode()).digest()[:8]
 
 
 # ---------------------------------------------------------------------- what a pass sees
@@ -160,16 +167,6 @@ def level_input(centre: Tensor, levels: int) -> Tensor:
     """Where in the range of sample values the centre lies, -1 .. 1, whole numbers in 2^-8."""
     bits = (levels - 1).bit_length()
     return torch.floor(centre * 2.0 ** (INPUT_BITS - 1 - bits)) - 2**INPUT_BITS
-
-
-class Cells(NamedTuple):
-    """The four phases of a scale, each (B, h, w); where odd sizes leave one short, its edge is repeated."""
-
-    phases: dict[Offset, Tensor]
-
-    @property
-    def size(self) -> tuple[int, int]:
-        return self.phases[0, 0].shape[-2], self.phases[0, 0].shape[-1]
 
 
 def filled(phase: Tensor, first: Tensor) -> Tensor:

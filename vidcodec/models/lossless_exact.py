@@ -46,8 +46,6 @@ from vidcodec.models.lossless_planes import chroma_levels
 Array = np.ndarray
 BAND = 1 << 14  # samples that go through a network at once
 
-_LIMIT = INPUT_LIMIT << INPUT_BITS
-
 
 class SampleCoder(Protocol):
     """`MixtureEncoder` or `MixtureDecoder`."""
@@ -90,9 +88,13 @@ def measure(
 
 @compiled
 def scale_differences(
-    phases: Array, places: Array, centre: Array, unit: Array, reciprocals: Array, first: int, rows: int, inputs: Array
-) -> None:
-    """Inputs of rows first .. first + rows of the cells: float64 (n, rows * w), written."""
+    phases: Array, places: Array, centre: Array, unit: Array, reciprocals: Array, reciprocal_bits: int, limit: int,
+    first: int, rows: int, inputs: Array,
+) -> None:  # fmt: skip
+    """Inputs of rows first .. first + rows of the cells, within +-limit: float64 (n, rows * w), written.
+
+    What is a constant elsewhere comes as an argument: machine code kept on disk knows of changes in this file only.
+    """
     w = centre.shape[1]
     for k in range(places.shape[0]):
         phase, top, left = places[k, 0], places[k, 1], places[k, 2]
@@ -100,8 +102,8 @@ def scale_differences(
             row = first + i
             for j in range(w):
                 d = 4 * np.int64(phases[phase, row + top, j + left]) - centre[row, j]
-                d = (d * reciprocals[unit[row, j]] + (1 << (RECIPROCAL_BITS - 1))) >> RECIPROCAL_BITS
-                inputs[k, i * w + j] = min(max(d, -_LIMIT), _LIMIT)
+                d = (d * reciprocals[unit[row, j]] + (1 << (reciprocal_bits - 1))) >> reciprocal_bits
+                inputs[k, i * w + j] = min(max(d, -limit), limit)
 
 
 @dataclass(frozen=True, eq=False)
@@ -137,7 +139,10 @@ class View:
     def inputs(self, first: int, rows: int) -> Array:
         """Scaled differences: float64 (n, rows * w)."""
         out = np.empty((len(self.places), rows * self.centre.shape[1]))
-        scale_differences(self.phases, self.places, self.centre, self.unit, TABLES[1], first, rows, out)
+        scale_differences(
+            self.phases, self.places, self.centre, self.unit, TABLES[1], RECIPROCAL_BITS, INPUT_LIMIT << INPUT_BITS,
+            first, rows, out,
+        )  # fmt: skip
         return out
 
     def wide(self, side: int) -> Array:

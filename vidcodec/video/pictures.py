@@ -3,7 +3,8 @@
 8-bit and 10-bit 4:2:0 pass bit for bit. Of everything else luma keeps its values where it can: chroma is averaged
 down to 4:2:0, more than 10 bits are rounded to 10, RGB goes through `colour`, alpha is left out.
 
-Where every sample is to be kept, RGB of up to 10 bits stays RGB, and what else would lose something is refused.
+Where every sample is to be kept, RGB of up to 10 bits stays RGB, and what else would lose something is refused, alpha
+that is not opaque everywhere included.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ from vidcodec.video.frame import (
 
 _CENTRED_CHROMA_CODECS = ("mjpeg", "mpeg1video")  # by their standards; the others say left, or do not say
 _RANGE_LIMITED, _RANGE_FULL = 1, 2  # AVColorRange
+_GBR_PLANES, _ALPHA_PLANES = ("gbrp", "gbrap"), ("gbrap", "yuva")  # pixel formats whose names begin so
 
 
 @dataclass(frozen=True)
@@ -38,7 +40,7 @@ class PixelLayout:
     name: FFmpeg's. kind: "yuv", "gray", "rgb", or "gbr" for RGB that stays RGB. bits: per sample in the source. depth:
     8 or 10, what it becomes. halved: (across, down): whether the chroma planes have half the samples; alpha: whether
     there is an alpha plane. plain: the FFmpeg format to take the planes from, the same samples in little-endian planes
-    of their own.
+    of their own. whole: whether every sample is to be kept.
     """
 
     name: str
@@ -48,6 +50,7 @@ class PixelLayout:
     halved: tuple[bool, bool]
     alpha: bool
     plain: str
+    whole: bool = False
 
     @classmethod
     def of(cls, format: av.VideoFormat) -> PixelLayout:
@@ -70,7 +73,8 @@ class PixelLayout:
     def exact(self) -> PixelLayout:
         """The layout to take planes from where every sample is to be kept.
 
-        Raises UnsupportedInputError where neither 4:2:0 nor RGB planes of up to 10 bits hold them all.
+        Raises UnsupportedInputError where neither 4:2:0 nor RGB planes of up to 10 bits hold them all. Alpha is for
+        `to_frame` to look at: it must be opaque everywhere.
         """
         if self.bits > 10:
             raise UnsupportedInputError(
@@ -81,10 +85,10 @@ class PixelLayout:
                 f"{self.name} cannot be kept without loss, only 4:2:0 and RGB: convert the video to one of them first"
             )
         if self.kind != "rgb":
-            return self
+            return replace(self, whole=True)
         if self.name.startswith(("bayer", "xyz")):
             raise UnsupportedInputError(f"{self.name} cannot be kept without loss: convert it to RGB first")
-        return replace(self, kind="gbr", plain="gbrp" if self.depth == 8 else f"gbrp{self.bits}le")
+        return replace(self, kind="gbr", plain="gbrp" if self.depth == 8 else f"gbrp{self.bits}le", whole=True)
 
     @property
     def _subsampled_right(self) -> bool:
@@ -106,7 +110,7 @@ class PixelLayout:
             notes.append("9 bits per sample taken to 10")
         if self.bits > 10:
             notes.append(f"{self.bits} bits per sample rounded to 10")
-        if self.alpha:
+        if self.alpha and not self.whole:
             notes.append("transparency left out")
         return notes
 
@@ -138,12 +142,18 @@ def rotation_of(picture: av.VideoFrame) -> int:
 
 
 def to_frame(picture: av.VideoFrame, layout: PixelLayout, format: VideoFormat, pts: int) -> Frame:
-    """The planes of `picture` in `format`, whose size and depth it has."""
+    """The planes of `picture` in `format`, whose size and depth it has.
+
+    Raises UnsupportedInputError where every sample is to be kept and alpha is not opaque everywhere.
+    """
+    if layout.whole:
+        _check_opaque(picture, layout, format)
     if layout.kind == "rgb":
         rgb = picture.reformat(format=layout.plain)
         return rgb_to_yuv(_samples(rgb, 0, format.width, format.height, 3), format, pts)
     if layout.kind == "gbr":
-        planes = picture.reformat(format=layout.plain)
+        # Not through swscale where they are planes: from some formats it leaves a part of the last row as it finds it.
+        planes = picture if layout.name.startswith(_GBR_PLANES) else picture.reformat(format=layout.plain)
         g, b, r = (_to_depth(_samples(planes, i, format.width, format.height), layout) for i in range(3))
         return Frame(g, np.stack([b, r]), pts)
     plain = _plain(picture, layout)
@@ -160,6 +170,20 @@ def to_frame(picture: av.VideoFrame, layout: PixelLayout, format: VideoFormat, p
     return Frame(y, _to_depth(np.stack(chroma), layout), pts)
 
 
+def _check_opaque(picture: av.VideoFrame, layout: PixelLayout, format: VideoFormat) -> None:
+    if layout.name.startswith(_ALPHA_PLANES):
+        alpha = _samples(picture, 3, format.width, format.height)
+    elif layout.alpha or picture.format.has_palette:  # interleaved, so of 8 bits
+        alpha = _samples(picture.reformat(format="rgba"), 0, format.width, format.height, 4)[..., 3]
+    else:
+        return
+    if (alpha < (1 << max(layout.bits, 8)) - 1).any():
+        raise UnsupportedInputError(
+            f"transparent pictures ({layout.name}) cannot be kept without loss: lay them over a background, or remove "
+            "their alpha channel, first"
+        )
+
+
 def _plain(picture: av.VideoFrame, layout: PixelLayout) -> av.VideoFrame:
     """The same samples in planes of their own: the range is pinned so that swscale leaves the values alone."""
     if picture.format.name in (layout.plain, layout.plain.replace("yuv", "yuvj")):
@@ -174,8 +198,9 @@ def _samples(picture: av.VideoFrame, plane: int, width: int, height: int, channe
     if source.line_size < 0:
         raise UnsupportedInputError("pictures stored bottom up are not taken: convert the video first")
     dtype = np.dtype(np.uint8 if picture.format.components[0].bits <= 8 else np.uint16)
+    order = dtype.newbyteorder(">" if picture.format.is_big_endian else "<")
     lines = np.frombuffer(source, np.uint8).reshape(-1, source.line_size)  # type: ignore[call-overload]
-    samples = lines[:height, : width * channels * dtype.itemsize].copy().view(dtype)
+    samples = lines[:height, : width * channels * dtype.itemsize].copy().view(order).astype(dtype, copy=False)
     return samples.reshape((height, width) if channels == 1 else (height, width, channels))
 
 

@@ -6,6 +6,7 @@ import itertools
 import math
 import os
 from collections.abc import Iterator
+from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 from types import TracebackType
@@ -69,6 +70,7 @@ class VideoReader:
             self._pending = self._first_selected()
         selected, self._pending = self._pending, None
         for picture, pts in selected:
+            self._taken += 1
             yield self._frame(picture, pts)
         self._note_flaws()
 
@@ -88,7 +90,10 @@ class VideoReader:
 
     def _first_selected(self) -> Timed:
         """Decode up to the first frame asked for, settle the format by it, and give it back with the rest."""
-        selected = select(self._timed(self._from_start()), self.sampling, self._source.time_base, self._source.origin)
+        base, origin = self._source.time_base, self._source.origin
+        self._seen = self._taken = 0
+        ranged = select(self._timed(self._from_start()), replace(self.sampling, fps=None), base, origin)
+        selected = select(self._counted(ranged), Sampling(self.sampling.rate), base, origin)
         first = next(selected, None)
         if first is None:
             raise self._nothing_found()
@@ -101,6 +106,10 @@ class VideoReader:
         for picture in pictures:
             yield picture, self._clock.stamp(picture)
         self._note_early_end()
+
+    def _counted(self, timed: Timed) -> Timed:
+        for self._seen, item in enumerate(timed, 1):
+            yield item
 
     def _from_start(self) -> Iterator[av.VideoFrame]:
         """Pictures from a key frame at or before the start of the range on."""
@@ -221,6 +230,9 @@ class VideoReader:
         ):
             if count:
                 self._note(f"{what}: {count}")
+        if self.exact and self._seen > self._taken:
+            left = f"{self._seen - self._taken} of {self._seen} frames left out by the sampling"
+            self._note(f"{left}: every one with --fps source")
 
     def _note_early_end(self) -> None:
         """Matroska cut short simply ends: tell by the length that the container announced."""
