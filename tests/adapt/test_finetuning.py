@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from itertools import count
-from types import SimpleNamespace
+from dataclasses import dataclass
 
 import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
+from vidcodec.adapt import finetune as finetune_module
 from vidcodec.adapt.coder import decode_update
 from vidcodec.adapt.curvature import mean_curvature
 from vidcodec.adapt.finetune import FinetuneConfig, Finetuned, Finetuner
@@ -121,12 +121,68 @@ def test_same_seed_same_bytes(make_tiny: Callable[..., Msp]) -> None:
     assert payloads[0]
 
 
-def test_time_limit_ends_a_long_schedule(make_tiny: Callable[..., Msp], monkeypatch: pytest.MonkeyPatch) -> None:
-    clock = count(0.0, 1 / 16)  # as if a step took as long, however busy the machine
-    monkeypatch.setattr("vidcodec.adapt.finetune.time", SimpleNamespace(monotonic=lambda: next(clock)))
-    _, tuned = finetune(make_tiny(), steps=10**6, max_seconds=1.0)
-    assert tuned.curve[-1]["step"] == 16
+@dataclass
+class Clock:
+    """Passes as the work does, however busy the machine."""
+
+    now: float = 0.0
+
+    def monotonic(self) -> float:
+        return self.now
+
+    def charge(self, patch: pytest.MonkeyPatch, where: object, name: str, seconds: float) -> None:
+        """Calls of a function take so long."""
+        original = getattr(where, name)
+
+        def charged(*args: object, **options: object) -> object:
+            self.now += seconds
+            return original(*args, **options)
+
+        patch.setattr(where, name, charged)
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    """Grid steps take 2 seconds, a measure 1, a step 1/8."""
+    clock = Clock()
+    monkeypatch.setattr(finetune_module, "time", clock)
+    clock.charge(monkeypatch, finetune_module, "step_exponents", 2.0)
+    clock.charge(monkeypatch, Finetuner, "measure", 1.0)
+    clock.charge(monkeypatch, Finetuner, "loss", 1 / 8)
+    return clock
+
+
+@pytest.mark.parametrize("seconds", [5.0, 9.5, 20.0])
+def test_time_limit_holds_for_all_of_finetuning(make_tiny: Callable[..., Msp], clock: Clock, seconds: float) -> None:
+    _, tuned = finetune(make_tiny(), steps=10**6, max_seconds=seconds)
+    assert seconds - 1.2 <= clock.now <= seconds + 1 / 8
+    assert tuned.seconds == clock.now
+    assert tuned.curve[-1]["step"] >= 6
     assert tuned.curve[-1]["phase"] == "latents"  # the schedule shrank, all phases were reached
+
+
+def test_measures_leave_time_to_learn(make_tiny: Callable[..., Msp], clock: Clock) -> None:
+    _, tuned = finetune(make_tiny(), steps=10**6, max_seconds=23.0)
+    assert len(tuned.curve) - 1 <= 7
+    assert tuned.curve[-1]["step"] >= 100
+
+
+@pytest.mark.parametrize("seconds", [0.01, 3.0, 3.9])
+def test_without_time_for_a_step_the_base_stays(make_tiny: Callable[..., Msp], clock: Clock, seconds: float) -> None:
+    base = make_tiny()
+    _, tuned = finetune(base, steps=10**6, max_seconds=seconds)
+    assert clock.now == 3.0
+    assert not tuned.update
+    assert tuned.payload == b""
+    assert all(torch.equal(p, q) for p, q in zip(base.parameters(), tuned.model.parameters(), strict=True))
+
+
+def test_steps_without_a_limit_do_not_depend_on_the_clock(make_tiny: Callable[..., Msp], clock: Clock) -> None:
+    _, slow = finetune(make_tiny(), vector_lr=1.0)
+    clock.now = 1e9
+    _, quick = finetune(make_tiny(), vector_lr=1.0)
+    assert slow.payload == quick.payload != b""
+    assert slow.curve == quick.curve
 
 
 def test_progress_rises_to_one(make_tiny: Callable[..., Msp]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from hypothesis import strategies as st
 from test_finetuning import LEVEL, Pictures, assert_decoder_gets
 from test_update_bytes import assert_same, random_update
 
+from vidcodec.adapt import coder
 from vidcodec.adapt import importance as scores
 from vidcodec.adapt.coder import (
     LOW_RANK,
@@ -29,7 +31,8 @@ from vidcodec.adapt.finetune import FinetuneConfig, Finetuned, Finetuner
 from vidcodec.adapt.importance import Importance, factor_shapes, fingerprint, load_importance, save_importance
 from vidcodec.adapt.objective import MspObjective
 from vidcodec.adapt.prior import AdaptivePrior
-from vidcodec.adapt.selection import STRATEGIES, Selection, Strategy, everything, select
+from vidcodec.adapt.selection import Selection, Strategy, everything, select
+from vidcodec.adapt.strategy import STRATEGIES
 from vidcodec.adapt.update import Factors, TensorUpdate, Update, is_matrix, sent_parameters
 from vidcodec.errors import (
     CorruptBitstreamError,
@@ -151,6 +154,12 @@ def test_nonsense_is_refused(text: str) -> None:
         Strategy.parse(text)
 
 
+@pytest.mark.parametrize("rank", [0, 17, 99])
+def test_ranks_out_of_bounds_are_told_what_there_is(rank: int) -> None:
+    with pytest.raises(UnsupportedInputError, match="a rank from 1 to 16"):
+        Strategy.parse(f"low-rank:{rank}")
+
+
 def test_a_network_without_a_named_last_layer_says_so() -> None:
     with pytest.raises(ModelError, match="last layer"):
         select(Strategy("last-layer"), torch.nn.Linear(2, 2))
@@ -232,6 +241,40 @@ def test_damaged_payloads_give_typed_errors_or_bounded_updates(text: str, model:
             assert np.abs(t.n.astype(np.int64)).max() <= 1 << 24
 
 
+def test_short_payloads_are_told_before_memory_is_taken(model: Msp) -> None:
+    head = bytes([LOW_RANK]) + Strategy("low-rank", 16).to_bytes()
+    everything(model)
+    decode_update(b"", model)
+    tracemalloc.start()
+    with pytest.raises(CorruptBitstreamError):
+        decode_update(head + bytes(9), model)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 1 << 20
+
+
+@pytest.mark.parametrize("text", ["all", "biases", "low-rank:16", "random:9000"])
+def test_updates_of_the_largest_numbers_fit_what_is_expected_of_them(
+    text: str, model: Msp, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Every gate open, every row with an offset: no more symbols than counted, which the decoder refuses."""
+    capacities: list[int] = []
+    decoder = coder.RansDecoder
+    monkeypatch.setattr(coder, "RansDecoder", lambda s, capacity: decoder(s, capacities.append(capacity) or capacity))
+    read: list[int] = []
+    pull = decoder._pull
+    monkeypatch.setattr(decoder, "_pull", lambda self, index: read.append(index.size) or pull(self, index))
+    selection = chosen(text, model, folder)
+    rng = np.random.default_rng(3)
+    whole = Update()
+    for n, p in sent_parameters(model):
+        rows = rng.integers(1, 40, (len(p), *[1] * (p.ndim - 1)))
+        whole.tensors[n] = TensorUpdate((rows * rng.integers(1, 3, tuple(p.shape))).astype(np.int32), 9)
+    update = confined(whole, selection)
+    assert_same(decode_update(encode_update(update, model, selection=selection), model, folder), update)
+    assert 0.5 * capacities[0] < sum(read) <= capacities[0] + 16
+
+
 @pytest.mark.parametrize(
     "head", [(SELECTED, 0), (SELECTED, 4, 1), (LOW_RANK, 1), (LOW_RANK, 4, 17), (LOW_RANK, 4, 0), (SELECTED, 99),
              (SELECTED, 5, 0, 0)],
@@ -270,6 +313,38 @@ def test_updates_refuse_scores_they_were_not_made_with(folder: Path, model: Msp)
     save_importance(random_importance(model, seed=1), folder / f"tiny{scores.SUFFIX}")
     with pytest.raises(ModelMismatchError, match="other importance scores"):
         decode_update(payload, model, folder)
+
+
+def test_decoders_are_not_sent_to_learn_scores_anew(
+    folder: Path, model: Msp, make_tiny: Callable[..., Msp], tmp_path: Path
+) -> None:
+    """Learned anew, they have another digest: only those of the encoder will do."""
+    selection = chosen("learned:400", model, folder)
+    payload = encode_update(confined(random_update(model, 1, 0.4, 3.0, seed=1), selection), model, selection=selection)
+    (folder / f"tiny{scores.SUFFIX}").unlink()
+    with pytest.raises(ModelNotFoundError, match="version of vidcodec that made it") as missing:
+        decode_update(payload, model, folder)
+    save_importance(random_importance(make_tiny(8)), folder / f"tiny{scores.SUFFIX}")
+    with pytest.raises(ModelMismatchError, match="version of vidcodec that made it") as others:
+        decode_update(payload, model, folder)
+    assert "train importance" not in f"{missing.value} {others.value}"
+
+
+def test_scores_are_written_whole_or_not_at_all(
+    folder: Path, model: Msp, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = folder / f"tiny{scores.SUFFIX}"
+    before = path.read_bytes()
+
+    def full(_tensors: object, partial: Path, _metadata: object) -> None:
+        Path(partial).write_bytes(b"half")
+        raise OSError("no space left")
+
+    monkeypatch.setattr(scores, "save_file", full)
+    with pytest.raises(OSError, match="no space"):
+        save_importance(random_importance(model), path)
+    assert path.read_bytes() == before
+    assert list(folder.iterdir()) == [path]
 
 
 @pytest.mark.parametrize("damage", ["cut", "text", "foreign"])

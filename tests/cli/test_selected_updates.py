@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import cv2
@@ -45,11 +47,41 @@ def test_learn_encode_and_decode(vidcodec: Vidcodec, clip: Path, own_weights: Pa
     assert "importance" in without.err
 
 
-@pytest.mark.parametrize("what", ["some", "random", "biases:3", "learned:x"])
-def test_unknown_selections_are_named(vidcodec: Vidcodec, clip: Path, what: str) -> None:
-    outcome = vidcodec("encode", clip, "--update-parameters", what)
-    assert outcome.code == 2
-    assert "biases+multipliers" in outcome.err
+@pytest.mark.parametrize(
+    ("what", "said"),
+    [("some", "biases+multipliers"), ("biases:3", "biases+multipliers"), ("learned:x", "biases+multipliers"),
+     ("random", "random:10000"), ("low-rank:0", "a rank from 1 to 16"), ("low-rank:17", "a rank from 1 to 16")],
+)  # fmt: skip
+def test_unknown_selections_are_wrong_arguments(vidcodec: Vidcodec, clip: Path, what: str, said: str) -> None:
+    for command in (("encode", clip), ("filter", "encode", clip, "-o", clip.with_suffix(".mp4"))):
+        outcome = vidcodec(*command, "--update-parameters", what)
+        assert outcome.code == 2
+        assert said in outcome.err
+        assert outcome.err.count("\n") == 1
+
+
+def test_reading_selections_loads_nothing_heavy() -> None:
+    code = (
+        "import sys\n"
+        "from vidcodec.cli.arguments import update_parameters\n"
+        "print(update_parameters('learned:5'), sorted({'torch', 'numpy', 'av'} & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "learned:5 []"
+
+
+def test_a_strategy_and_a_selection_exclude_each_other(vidcodec: Vidcodec, clip: Path) -> None:
+    words = ("filter", "encode", clip, "-o", clip.with_suffix(".mp4"), "--update-parameters", "all")
+    for strategy in ("biases", "multipliers", "none"):
+        outcome = vidcodec(*words, "--strategy", strategy)
+        assert outcome.code == 2
+        assert "leave one of them out" in outcome.err
+
+
+def test_selections_without_an_update_are_refused(vidcodec: Vidcodec, clip: Path, weights: Path) -> None:
+    outcome = vidcodec("encode", clip, "--weights", weights, "--update-parameters", "biases", "--adapt", "none")
+    assert outcome.code == 3
+    assert "--adapt full or decoder" in outcome.err
 
 
 def test_the_fixed_prior_takes_no_selection(vidcodec: Vidcodec, clip: Path, weights: Path) -> None:

@@ -7,6 +7,7 @@ import itertools
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,6 +16,7 @@ from vidcodec.bitstream import BitstreamReader, pack_unit
 from vidcodec.codec import encode, quantising
 from vidcodec.codec.decode import VideoDecoder, decode_video
 from vidcodec.codec.encode import EncodeResult, encode_video
+from vidcodec.codec.files import units_size
 from vidcodec.codec.options import EncodeOptions
 from vidcodec.codec.planes import plane_errors
 from vidcodec.codec.presets import QUANTIZERS, REFINE
@@ -65,7 +67,8 @@ def true_cost(result: EncodeResult, source: Path, weights: Path) -> float:
     """R-D-M cost, bits per pixel, from the file alone."""
     with BitstreamReader(result.output) as reader:
         level = reader.header.level / 256
-        size = sum(len(f.y) + len(f.z) for f in reader.frames()) + sum(len(u.payload) for u in reader.updates)
+        update = b"".join(u.payload for u in reader.updates)
+        size = units_size(update, [len(f.to_bytes()) for f in reader.frames()])
     low, high = MspConfig().lambda_range
     lam = low * (high / low) ** (level / (LEVELS - 1))
     decoded = frames_of(result.output, weights)
@@ -118,6 +121,26 @@ def test_targets_hold_for_refined_files(clip: Path, options: EncodeOptions, tmp_
     assert by_size.size <= plain.size
 
 
+def test_refined_frames_are_compared_with_unrefined_ones_at_the_level_that_meets_the_target(
+    clip: Path, options: EncodeOptions, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    known: dict[tuple[str, int], bool] = {}
+    code = encode._Encoder.code
+
+    def noted(self: Any, candidate: Any, level: int, picked: Any = None, **given: Any) -> Any:
+        if picked is None and candidate.refine != "none":
+            known[candidate.name, level] = given["known"] is not None
+        return code(self, candidate, level, picked, **given)
+
+    monkeypatch.setattr(encode._Encoder, "code", noted)
+    monkeypatch.setattr(encode._Encoder, "starting_level", lambda *_: 300)
+    monkeypatch.setattr(encode, "meet_target", lambda sample, whole, *_: whole(200)[1])
+    asked = replace(options, quality=None, target_psnr=1.0, refine="lof", quantizer="rdoq")
+    encode_video(clip, tmp_path / "o.vdc", asked)
+    assert set(known.values()) == {True}
+    assert {level for _, level in known} == {300, 200}
+
+
 def test_no_time_left_refines_nothing(clip: Path, options: EncodeOptions, tmp_path: Path) -> None:
     hurried = replace(options, refine="sga", refine_steps=10**6, max_minutes=0.02)
     result = encode_video(clip, tmp_path / "o.vdc", hurried)
@@ -133,6 +156,22 @@ def test_presets_fill_in_what_is_not_asked_for(clip: Path, tiny_weights: Path, t
 def test_unknown_choices_are_refused(wrong: dict[str, str]) -> None:
     with pytest.raises(UnsupportedInputError, match="is one of"):
         EncodeOptions(**wrong)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("asked", "advice"),
+    [
+        ({"adapt": "none"}, "--adapt full or decoder"), ({"adapt": "encoder"}, "--adapt full or decoder"),
+        ({"preset": "fast"}, "medium, slow or best"), ({"steps": 0}, "more than 0"),
+        ({"preset": "fast", "lossless": True}, "medium, slow or best"),
+    ],
+    ids=str,
+)  # fmt: skip
+def test_selections_without_an_update_are_refused(asked: dict[str, Any], advice: str) -> None:
+    with pytest.raises(UnsupportedInputError, match=advice):
+        EncodeOptions(update_parameters="biases", **asked)
+    EncodeOptions(update_parameters="all", **asked)
+    EncodeOptions(update_parameters="biases", preset="fast", steps=3)
 
 
 # ------------------------------------------------------------------- damage, later versions

@@ -11,12 +11,14 @@ from typing import Any
 import numpy as np
 import pytest
 
+from vidcodec.adapt import importance
 from vidcodec.bitstream import BitstreamReader
+from vidcodec.codec import encode
 from vidcodec.codec.decode import VideoDecoder, decode_video
 from vidcodec.codec.encode import EncodeResult, encode_video
 from vidcodec.codec.options import EncodeOptions
 from vidcodec.codec.planes import plane_errors
-from vidcodec.errors import ModelMismatchError, RateControlError, VidcodecError
+from vidcodec.errors import ModelError, ModelMismatchError, RateControlError, VidcodecError
 from vidcodec.models.checkpoint import save_model
 from vidcodec.models.msp import Msp
 from vidcodec.video import Frame, Sampling, VideoReader
@@ -83,8 +85,6 @@ def test_updates_reach_the_decoder(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
     """With bits of the update made cheap and steps large, an update pays; the file carries and applies it."""
-    from vidcodec.codec import encode
-
     original = encode.FinetuneConfig
     eager = {"vector_lr": 1.0, "matrix_lr": 0.3, "adam_lr": 0.8, "vector_share": 0.0}
     monkeypatch.setattr(encode, "FinetuneConfig", lambda **o: original(**{**o, **eager}))
@@ -98,6 +98,97 @@ def test_updates_reach_the_decoder(
     assert_as_promised(result, clip, tiny_weights, 8)
     with BitstreamReader(tmp_path / "o.vdc") as reader:
         assert len(reader.updates[0].payload) == result.update_size
+
+
+def pretend(monkeypatch: pytest.MonkeyPatch, update: bytes = b"") -> None:
+    """What is called adapted is plain, with an update (of nothing, for no decoder)."""
+    monkeypatch.setattr(
+        encode._Encoder, "adapt",
+        lambda self, candidate, level: replace(candidate, name="adapted", update=update),
+    )  # fmt: skip
+
+
+def test_an_update_costs_what_it_adds_to_the_file(
+    make_clip: Callable[..., Path], options: EncodeOptions, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clip = make_clip(frames=2)
+    pretend(monkeypatch, bytes(12))
+    plain = encode_video(clip, tmp_path / "plain.vdc", options)
+    adapted = replace(options, adapt="full")
+    result = encode_video(clip, tmp_path / "a.vdc", adapted)
+    assert (result.chosen, result.update_size) == ("plain", 0)
+    better = encode._Encoder.better
+    monkeypatch.setattr(  # the last one coded
+        encode._Encoder, "better", lambda self, best, candidate, level: better(self, None, candidate, level)
+    )
+    forced = encode_video(clip, tmp_path / "b.vdc", adapted)
+    assert forced.update_size == 12
+    added = (forced.costs["adapted"] - forced.costs["plain"]) * 2 * 48 * 32 / 8
+    assert added == pytest.approx(forced.size - plain.size, abs=1e-6)
+    assert added > 12 + 13
+
+
+@pytest.mark.parametrize("better_there", ["plain", "adapted"])
+def test_at_the_level_that_meets_the_target_adapted_files_are_compared_with_plain_ones(
+    make_clip: Callable[..., Path], options: EncodeOptions, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    better_there: str,
+) -> None:  # fmt: skip
+    pretend(monkeypatch)
+    monkeypatch.setattr(encode._Encoder, "starting_level", lambda *_: 300)
+    monkeypatch.setattr(encode, "meet_target", lambda sample, whole, *_: whole(200)[1])
+    least = {300: "adapted", 200: better_there}
+    monkeypatch.setattr(encode.CodedVideo, "cost", lambda v, *_: float(v.candidate.name != least[v.level]))
+    asked = replace(options, quality=None, target_psnr=1.0, adapt="full", quantizer="rdoq")
+    result = encode_video(make_clip(frames=1), tmp_path / "o.vdc", asked)
+    assert result.chosen.startswith(better_there)
+    assert result.quality == pytest.approx(100 * 200 / 512, abs=0.01)
+    assert result.costs[result.chosen] == min(result.costs.values())
+    assert any(name.startswith("plain") for name in result.costs)
+
+
+def test_plain_files_that_miss_the_target_do_not_win(
+    make_clip: Callable[..., Path], options: EncodeOptions, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pretend(monkeypatch)
+    monkeypatch.setattr(encode._Encoder, "starting_level", lambda *_: 300)
+    monkeypatch.setattr(encode, "meet_target", lambda sample, whole, *_: whole(200)[1])
+    monkeypatch.setattr(
+        encode.CodedVideo, "cost", lambda v, *_: float((v.candidate.name == "adapted") == (v.level == 200))
+    )
+    asked = replace(options, quality=None, target_psnr=99.0, adapt="full")
+    assert encode_video(make_clip(frames=1), tmp_path / "o.vdc", asked).chosen == "adapted"
+
+
+def test_sizes_are_predicted(
+    make_clip: Callable[..., Path], options: EncodeOptions, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pretend(monkeypatch, bytes(200))
+    predicted: list[float] = []
+    monkeypatch.setattr(
+        encode, "meet_target", lambda sample, whole, *_: predicted.append(whole(200)[0]) or whole(200)[1]
+    )
+    monkeypatch.setattr(encode._Encoder, "at_least_unadapted", lambda self, video, target: video)
+    monkeypatch.setattr(encode.CodedVideo, "cost", lambda v, *_: float(v.candidate.name == "plain"))
+    asked = replace(options, quality=None, target_size=10**6, adapt="full")
+    result = encode_video(make_clip(frames=3), tmp_path / "o.vdc", asked)
+    assert result.update_size == 200
+    assert result.size <= predicted[0] <= result.size + encode.FILE_OVERHEAD
+
+
+@pytest.mark.parametrize("wrong", ["weights", "scores"])
+def test_models_and_scores_are_sought_before_the_video_is_read(
+    make_clip: Callable[..., Path], options: EncodeOptions, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, wrong: str
+) -> None:
+    def spool(*_: object) -> None:
+        raise AssertionError("the video is read first")
+
+    monkeypatch.setattr(encode, "spool", spool)
+    monkeypatch.setattr(importance, "WEIGHTS", tmp_path)
+    asked = replace(options, adapt="full", update_parameters="learned") if wrong == "scores" else replace(
+        options, weights=tmp_path / "none"
+    )  # fmt: skip
+    with pytest.raises(ModelError):
+        encode_video(make_clip(frames=1), tmp_path / "o.vdc", asked)
 
 
 def test_same_seed_same_file(make_clip: Callable[..., Path], options: EncodeOptions, tmp_path: Path) -> None:

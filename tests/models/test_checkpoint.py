@@ -12,6 +12,7 @@ from safetensors import safe_open
 from safetensors.numpy import save_file
 
 from vidcodec.errors import ModelMismatchError, ModelNotFoundError
+from vidcodec.models import checkpoint
 from vidcodec.models.checkpoint import decoder_digest, grid_exponent, is_sent, load_model, save_model, snap_to_grid
 from vidcodec.models.msp import Msp
 
@@ -72,6 +73,21 @@ def test_missing_weights_name_what_there_is(tmp_path: Path) -> None:
     with pytest.raises(ModelNotFoundError, match=r"nothing\.safetensors"):
         load_model(weights=tmp_path / "nothing.safetensors")
     with pytest.raises(ModelNotFoundError, match="no model named 'nosuch'"):
+        load_model("nosuch")
+
+
+def test_only_what_a_model_can_be_named_is_listed(
+    tiny: Msp, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Beside it lie filters, scores and the lossless mode's network, which no --model names."""
+    with pytest.raises(ModelNotFoundError, match="shipped models: msp; "):
+        load_model("nosuch")
+    monkeypatch.setattr(checkpoint, "WEIGHTS", tmp_path)
+    save_model(tiny, tmp_path / "mine.safetensors")
+    (tmp_path / "torn.safetensors").write_bytes(b"torn")
+    save_file({"x": np.zeros(1, np.int16)}, tmp_path / "other.safetensors", {"format": "another"})
+    save_file({"x": np.zeros(1, np.int16)}, tmp_path / "bare.safetensors")
+    with pytest.raises(ModelNotFoundError, match="shipped models: mine; "):
         load_model("nosuch")
 
 

@@ -259,9 +259,7 @@ def decode_update(payload: bytes, model: nn.Module, folder: Path | None = None) 
         return Update()
     kind, (_, stream) = payload[0], _strategy(payload)
     chosen = selection_of(payload, model, folder)
-    # Low rank: of each factor no more entries than of the matrix, where there are fewer columns than rows, twice.
-    total = sum((2 + chosen.rank) * (m.size + m.shape[0] + 8) for m in chosen.masks.values())
-    coder = RansDecoder(stream, capacity=total)
+    coder = RansDecoder(stream, capacity=_capacity(chosen))
     packed = np.frombuffer(coder.get_bytes((len(chosen.masks) + 7) // 8), np.uint8)
     gates = np.unpackbits(packed)[: len(chosen.masks)]
     tensors, previous = {}, 8
@@ -283,6 +281,18 @@ def decode_update(payload: bytes, model: nn.Module, folder: Path | None = None) 
         t, previous = _decode_part(coder, mask.reshape(rows, columns), taps, previous, flat=kind != ADAPTIVE)
         tensors[name] = TensorUpdate(t.n.reshape(shape), t.exponent)
     return Update(tensors)
+
+
+def _capacity(chosen: Selection) -> int:
+    """At most so many symbols has an update: gates, grid exponents, heads and offsets of rows, and entries."""
+    total = len(chosen.masks)
+    for name, mask in chosen.masks.items():
+        rows, columns, _ = _matrix_shape(mask.shape)
+        if chosen.rank and is_matrix(name, mask.shape):
+            total += chosen.rank * (rows + columns) + rows + chosen.rank + 4
+        else:
+            total += int(np.count_nonzero(mask)) + rows + 2
+    return total
 
 
 def _decode_part(

@@ -11,8 +11,9 @@ carries (`grid`), as far as they are selected (`selection`), with a grid step pe
 the measured curvature of the loss (`step_exponents`). M enters either as a term of the loss
 (spike and slab) or as the soft threshold of a proximal step (`optim`).
 
-A second phase freezes the encoder and its truly quantised latents and goes on with
-decoder and priors alone (after Borzechowski et al. 2024, arXiv 2506.08662).
+A second phase freezes the encoder and its latents and goes on with decoder and priors
+alone, on the latents truly quantised (after Borzechowski et al. 2024, arXiv 2506.08662). An
+objective whose symbols are decided by their rate decides them anew at every step there too.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -43,7 +44,8 @@ class FinetuneConfig:
 
     scope: 'encoder' (nothing is sent), 'decoder' (analysis frozen), 'full'.
     steps: of both phases together; the last `latent_share` of them run on frozen latents.
-    max_seconds: bounds the time, whatever the machine; the schedule shrinks with it.
+    max_seconds: bounds the time from the making of the tuner to its end, whatever the machine; the schedule shrinks
+        with it. What is begun is finished: the search of grid steps, one measure, one step.
     encoder_lr: of Adam, in weight units. vector_lr, matrix_lr, damping: of SparseMomentum, the
         first two in grid steps. adam_lr: of the update under a prior that is a term of the
         loss, in grid steps.
@@ -84,8 +86,21 @@ class Finetuned:
     seconds: float = 0.0
 
 
+class Probing(Protocol):
+    """What probes of the loss ask of a configuration: crops at once, a seed, and the coarsest step there may be."""
+
+    @property
+    def batch(self) -> int: ...
+
+    @property
+    def seed(self) -> int: ...
+
+    @property
+    def coarsest(self) -> float: ...
+
+
 def step_exponents(
-    network: nn.Module, objective: Objective, source: Source, c: FinetuneConfig, selection: Selection
+    network: nn.Module, objective: Objective, source: Source, c: Probing, selection: Selection
 ) -> dict[str, int]:
     """Grid exponents from the curvature of the loss.
 
@@ -111,6 +126,23 @@ def step_exponents(
     return exponents
 
 
+def loss_gradients(
+    network: nn.Module, objective: Objective, source: Source, c: Probing, selection: Selection
+) -> dict[str, Tensor]:
+    """Of R + worth * E by the selected parameters, at the network's weights and summed over a few batches."""
+    rng = np.random.default_rng([c.seed, 2])
+    parameters = {n: p.detach().requires_grad_(True) for n, p in network.named_parameters() if n in selection.masks}
+    total = {n: torch.zeros_like(p) for n, p in parameters.items()}
+    for _ in range(4):
+        out = objective.outcome(network, parameters, source.crops(rng, c.batch), hard=False)
+        loss = out.bits / out.pixels + objective.worth * out.error
+        grads = torch.autograd.grad(loss, list(parameters.values()), allow_unused=True)
+        for n, g in zip(parameters, grads, strict=True):
+            if g is not None:
+                total[n] += g
+    return total
+
+
 class Finetuner:
     """One adaptation of one network to one video.
 
@@ -122,6 +154,7 @@ class Finetuner:
         self, base: nn.Module, objective: Objective, source: Source, prior: UpdatePrior, config: FinetuneConfig,
         selection: Selection | None = None,
     ) -> None:  # fmt: skip
+        self.start = time.monotonic()
         self.c, self.objective, self.source, self.prior = config, objective, source, prior
         self.model: nn.Module = copy.deepcopy(base).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.selection = selection or everything(base)
@@ -142,23 +175,10 @@ class Finetuner:
         )  # fmt: skip
         self.grid = UpdateGrid(
             base_weights, chosen, exponents, dither=config.dither, rounded=config.quantise, seed=config.seed,
-            gradients=self._gradients,
+            gradients=lambda: loss_gradients(self.model, objective, source, config, chosen),
         )  # fmt: skip
         self.u = self.grid.u
-
-    def _gradients(self) -> dict[str, Tensor]:
-        """Of the loss at the base weights, from a few batches."""
-        rng = np.random.default_rng([self.c.seed, 2])
-        parameters = {n: p.detach().requires_grad_(True) for n, p in sent_parameters(self.model)}
-        total = {n: torch.zeros_like(p) for n, p in parameters.items()}
-        for _ in range(4):
-            out = self.objective.outcome(self.model, parameters, self.source.crops(rng, self.c.batch), hard=False)
-            loss = out.bits / out.pixels + self.objective.worth * out.error
-            grads = torch.autograd.grad(loss, list(parameters.values()), allow_unused=True)
-            for n, g in zip(parameters, grads, strict=True):
-                if g is not None:
-                    total[n] += g
-        return total
+        self.measuring = 0.0  # seconds of the latest measure
 
     # ------------------------------------------------------------------ the loss
 
@@ -173,7 +193,10 @@ class Finetuner:
 
     @torch.no_grad()
     def measure(self) -> dict[str, float]:
-        """The R-D-M cost with rounding everywhere and the update's real bytes."""
+        """The R-D-M cost of the update's real bytes and of latents as the objective decides them.
+
+        With rates of symbols under tables at real-valued indices, which the coder rounds.
+        """
         rates, errors, pixels = 0.0, 0.0, 0
         parameters = self.grid.parameters()
         for batch in self.source.checks():
@@ -200,18 +223,30 @@ class Finetuner:
     def run(self, progress: Callable[[float, dict], None] | None = None, measure_every: float = 0.05) -> Finetuned:
         """Finetune; keeps the state with the least measured cost.
 
-        progress: called with the share done and the last measures, every step.
+        progress: called with the share done and the last measures, every step, at least once.
         """
         c = self.c
-        start = time.monotonic()
         optimiser = torch.optim.Adam(self.free or [torch.zeros(1)], lr=c.encoder_lr, betas=(0.9, 0.99))
         updater = self.update_optimiser()
-        best: dict[str, Any] = {**self.measure(), "step": 0, "phase": "start"}
+        best: dict[str, Any] = {**self._measured(), "step": 0, "phase": "start"}
         best_state, curve, shown = self._state(), [best], dict(best)
-        next_measure, share, step, recent = measure_every, 0.0, 0, 0.0
+        begin = time.monotonic()
+
+        def lasting(seconds: float) -> float:
+            """As a share of the time there is from here on, but for a last measure."""
+            left = self.start + c.max_seconds - self.measuring - begin
+            return seconds / left if left > 0 else 1.0
+
+        def gap() -> float:
+            """Between measures: of limited time they take no more than about a quarter."""
+            return max(measure_every, 4 * lasting(self.measuring))
+
+        next_measure, share, step, recent = gap(), lasting(0.0), 0, 0.0
         trust, worse = 1.0, 0
         vector_share = c.vector_share * self.selection.count / sum(p.numel() for _, p in sent_parameters(self.model))
         rng = np.random.default_rng([c.seed, 1])
+        if share >= 1.0 and progress:  # no time for a step
+            progress(1.0, shown)
         while share < 1.0:
             hard = bool(self.u) and share >= 1.0 - c.latent_share
             # Vectors first: they explain what whole channels have in common, so that matrices need not.
@@ -235,10 +270,10 @@ class Finetuner:
                 updater.step(rate)
             self.prior.observe(self.u)
             step += 1
-            share = max(step / c.steps, (time.monotonic() - start) / c.max_seconds)
-            if share >= next_measure or share >= 1.0:
-                next_measure = share + measure_every
-                now = {**self.measure(), "step": step, "phase": phase, "loss": recent, "trust": trust}
+            share = max(step / c.steps, lasting(time.monotonic() - begin))
+            if share >= 1.0 or (share >= next_measure and share + lasting(self.measuring) < 1.0):
+                now = {**self._measured(), "step": step, "phase": phase, "loss": recent, "trust": trust}
+                next_measure = share + gap()
                 curve.append(now)
                 shown.update(now)
                 if now["cost"] < best["cost"]:
@@ -256,7 +291,14 @@ class Finetuner:
         update = self.grid.update()
         payload = self.prior.encode(update, self.model)
         update.apply(self.model)
-        return Finetuned(self.model.requires_grad_(False), update, payload, curve, time.monotonic() - start)
+        return Finetuned(self.model.requires_grad_(False), update, payload, curve, time.monotonic() - self.start)
+
+    def _measured(self) -> dict[str, float]:
+        """`measure`, noting the time it took."""
+        start = time.monotonic()
+        now = self.measure()
+        self.measuring = time.monotonic() - start
+        return now
 
     def _state(self) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         return (

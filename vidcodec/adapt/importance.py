@@ -2,8 +2,8 @@
 
 Scores are learned once for a network's base weights (`vidcodec.training.importance`) and shipped beside them. The
 score of a matrix entry is the sum of its row's and its column's, of a vector's entry its own, of a rate-level table's
-entry its column's: what contents have in common is channels, and so the scores take a few kilobytes. They are
-integers, and whoever has the same file ranks the entries alike.
+entry its column's: what contents have in common is channels, and so there are far fewer scores than entries.
+They are integers, and whoever has the same file ranks the entries alike.
 
 A score is the logarithm of a price, in 1/256 octaves: the price per bit at which an update of the entry just pays, for
 a video of `pixels` pixels. The gain of an update grows in proportion to the pixels that share it, its bits do not.
@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import hashlib
 import math
-import os
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -26,6 +25,7 @@ from torch import nn
 
 from vidcodec.adapt.update import is_matrix, sent_parameters
 from vidcodec.errors import ModelMismatchError, ModelNotFoundError
+from vidcodec.files import replacing
 from vidcodec.models.checkpoint import WEIGHTS
 
 OBJECTIVES = ("gaussian", "laplace")
@@ -33,6 +33,11 @@ FORMAT = "vidcodec-importance-1"
 SUFFIX = "-importance.safetensors"
 UNIT = 256  # scores per octave of price
 LEAST = -(1 << 14)  # of rows and columns, and the greatest but for the sign: sums fit 16 bits
+# What a decoder needs: the digest of scores learned anew would be another.
+AS_ENCODED = (
+    "use the version of vidcodec that made it, or put the scores that made it (NAME-importance.safetensors) beside the "
+    "weights given with --weights FILE"
+)
 
 
 def fingerprint(network: nn.Module) -> bytes:
@@ -93,7 +98,7 @@ class Importance:
 
 
 def save_importance(importance: Importance, path: Path, *, note: str = "") -> None:
-    """Write, in place of what was there."""
+    """Write, in place of what was there. Raises OSError."""
     tensors = {
         f"{objective}/{name}/{part}": np.ascontiguousarray(f)
         for objective, factors in importance.factors.items()
@@ -101,10 +106,9 @@ def save_importance(importance: Importance, path: Path, *, note: str = "") -> No
         for part, f in zip(("rows", "columns"), pair, strict=True)
     }
     metadata = {"format": FORMAT, "base": importance.base.hex(), "pixels": str(importance.pixels), "note": note}
-    partial = path.with_name(path.name + ".part")
-    save_file(tensors, partial, metadata)
-    partial.chmod(0o644)
-    os.replace(partial, path)
+    with replacing(path) as partial:
+        save_file(tensors, partial, metadata)
+        partial.chmod(0o644)
 
 
 def load_importance(path: Path, network: nn.Module) -> Importance:
@@ -145,10 +149,11 @@ def _read(path: Path, _modified: int) -> tuple[dict[str, str], dict[str, np.ndar
         raise ModelMismatchError(f"{path} cannot be read as importance scores: {str(e).splitlines()[0]}") from e
 
 
-def find_importance(network: nn.Module, folder: Path | None = None) -> Importance:
+def find_importance(network: nn.Module, folder: Path | None = None, *, decoding: bool = False) -> Importance:
     """The scores for a network's base weights, in `folder` or beside the shipped weights.
 
-    Raises ModelNotFoundError when there are none, ModelMismatchError when all there are were learned for others.
+    decoding: for an update that was made by them; others, learned anew, would not do. Raises ModelNotFoundError when
+    there are none, ModelMismatchError when all there are were learned for others.
     """
     base = fingerprint(network).hex()
     paths = [p for place in (folder, WEIGHTS) if place for p in sorted(place.glob(f"*{SUFFIX}"))]
@@ -156,8 +161,12 @@ def find_importance(network: nn.Module, folder: Path | None = None) -> Importanc
         if _read(path, path.stat().st_mtime_ns)[0].get("base") == base:
             return load_importance(path, network)
     if not paths:
-        raise ModelNotFoundError("no importance scores are at hand: learn them with vidcodec train importance")
+        raise ModelNotFoundError(
+            f"the importance scores that the file was made with are not at hand: {AS_ENCODED}" if decoding
+            else "no importance scores are at hand: learn them with vidcodec train importance"
+        )  # fmt: skip
+    names = ", ".join(sorted({p.name for p in paths}))
+    advice = "learn them again with vidcodec train importance, or choose another selection of parameters"
     raise ModelMismatchError(
-        f"the importance scores at hand ({', '.join(sorted({p.name for p in paths}))}) were learned for other weights: "
-        "learn them again with vidcodec train importance, or choose another selection of parameters"
+        f"the importance scores at hand ({names}) were learned for other weights: {AS_ENCODED if decoding else advice}"
     )

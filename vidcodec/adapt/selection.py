@@ -1,21 +1,11 @@
-"""Which entries of which parameters an update may change, and how the stream says so.
+"""Which entries of which parameters an update may change; `vidcodec.adapt.strategy` says what there is to choose from.
 
-    all                   every parameter the decoder uses
-    biases                numbers added to whole channels, those of rate levels included
-    biases+multipliers    all that acts on whole channels: biases, gains, scale indices, multipliers
-    last-layer            what makes the output samples (a network names it: `last_layer`)
-    low-rank[:R]          vectors as they are, matrices as products of two thin ones of rank R (1)
-    random:N              N entries drawn from a seed, to compare with
-    learned[:N]           the N entries of the greatest learned importance; without N, those worth their bits
-
-`learned` is `learned-laplace`; `learned-gaussian` takes the other objective's scores (`vidcodec.adapt.importance`).
 A selection is a mask per parameter. Both sides know it from a few bytes, and what it leaves out costs no bits; the
 update's own gate per tensor narrows it to what pays for a video.
 """
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -23,85 +13,15 @@ from pathlib import Path
 import numpy as np
 from torch import nn
 
-from vidcodec.adapt.importance import Importance, find_importance
+from vidcodec.adapt.importance import AS_ENCODED, Importance, find_importance
+from vidcodec.adapt.strategy import DIGEST_BYTES, Strategy
 from vidcodec.adapt.update import sent_parameters
-from vidcodec.bitstream.fields import FieldReader, varint
-from vidcodec.errors import CorruptBitstreamError, ModelError, ModelMismatchError, UnsupportedInputError
+from vidcodec.errors import ModelError, ModelMismatchError
 
-# Place in this tuple: how the stream names a strategy. Only ever append.
-STRATEGIES = (
-    "all", "biases", "biases+multipliers", "last-layer", "low-rank", "random", "learned-gaussian", "learned-laplace",
-)  # fmt: skip
-DEFAULT_LEARNED = "learned-laplace"
-USAGE = "all, biases, biases+multipliers, last-layer, low-rank[:RANK], random:N, learned[:N]"
-MAX_RANK = 16
-DIGEST_BYTES = 4
+__all__ = ["Selection", "Strategy", "everything", "select"]
+
 _MULTIPLIERS = (".bias", ".table", ".multiplier")
 _BIASES = (".bias", ".bias.table")
-
-
-@dataclass(frozen=True)
-class Strategy:
-    """A strategy and what there is to know of it besides.
-
-    count: entries of random and learned (0: not settled yet), the rank of low-rank. seed: of random. scores: first
-    bytes of the digest of the scores that learned went by.
-    """
-
-    name: str = "all"
-    count: int = 0
-    seed: int = 0
-    scores: bytes = b""
-
-    def __str__(self) -> str:
-        return f"{self.name}:{self.count}" if self.count else self.name
-
-    @property
-    def learned(self) -> str:
-        """The objective whose scores it takes, or nothing."""
-        return self.name.removeprefix("learned-") if self.name.startswith("learned-") else ""
-
-    @classmethod
-    def parse(cls, text: str, seed: int = 0) -> Strategy:
-        """From what a user writes; raises UnsupportedInputError."""
-        match = re.fullmatch(r"([a-z+-]+)(?::(\d{1,12}))?", text, re.ASCII)
-        name = match[1] if match else ""
-        name = DEFAULT_LEARNED if name == "learned" else name
-        counted = name in ("low-rank", "random") or name.startswith("learned-")
-        if name not in STRATEGIES or match is None or (match[2] and not counted):
-            raise UnsupportedInputError(f"what may be updated is one of {USAGE}; not {text!r}")
-        count = int(match[2]) if match[2] else 1 if name == "low-rank" else 0
-        if (match[2] or name == "random") and not count:
-            raise UnsupportedInputError(f"{name} needs a number of entries above zero, like {name}:10000")
-        if name == "low-rank" and count > MAX_RANK:
-            raise UnsupportedInputError(f"the rank of an update goes up to {MAX_RANK}, not {count}")
-        return cls(name, count, seed if name == "random" else 0)
-
-    def to_bytes(self) -> bytes:
-        """For the stream."""
-        out = bytes([STRATEGIES.index(self.name)])
-        if self.name == "low-rank" or self.learned:
-            return out + varint(self.count) + self.scores
-        return out + varint(self.count) + varint(self.seed) if self.name == "random" else out
-
-    @classmethod
-    def read(cls, fields: FieldReader) -> Strategy:
-        """The opposite of `to_bytes`; raises CorruptBitstreamError for what no encoder writes."""
-        code = fields.unsigned(1)
-        if code >= len(STRATEGIES):
-            raise CorruptBitstreamError(f"model update: unknown selection of parameters {code}: use a newer vidcodec")
-        s = cls(STRATEGIES[code])
-        if s.name == "random":
-            s = replace(s, count=fields.varint(), seed=fields.varint())
-        elif s.name == "low-rank":
-            s = replace(s, count=fields.varint())
-        elif s.learned:
-            s = replace(s, count=fields.varint(), scores=fields.take(DIGEST_BYTES))
-        if (s.name in ("random", "low-rank") or s.learned) and not s.count:
-            raise CorruptBitstreamError("model update: it selects no parameter")
-        if s.name == "low-rank" and s.count > MAX_RANK:
-            raise CorruptBitstreamError(f"model update: a rank of {s.count} is out of bounds")
-        return s
 
 
 @dataclass(frozen=True, eq=False)
@@ -111,7 +31,7 @@ class Selection:
     masks: bool in the shape of each parameter of which anything may change, in the order of `sent_parameters`.
     """
 
-    strategy: Strategy = Strategy()
+    strategy: Strategy = field(default_factory=Strategy)
     masks: dict[str, np.ndarray] = field(default_factory=dict)
 
     @cached_property
@@ -149,7 +69,7 @@ def select(
     name = strategy.name
     if name == "random" or strategy.learned:
         if strategy.learned:
-            importance = importance or find_importance(network, folder)
+            importance = importance or find_importance(network, folder, decoding=bool(strategy.scores))
             strategy = _settled(strategy, importance, network, pixels)
             values = np.concatenate([s.ravel() for s in importance.scores(strategy.learned, network).values()])
         else:
@@ -179,8 +99,8 @@ def _settled(strategy: Strategy, importance: Importance, network: nn.Module, pix
     digest = importance.digest(strategy.learned)[:DIGEST_BYTES]
     if strategy.scores and strategy.scores != digest:
         raise ModelMismatchError(
-            f"the update was selected by other importance scores ({strategy.scores.hex()}; here are {digest.hex()}): "
-            "use the version of vidcodec that made the file"
+            f"the file's update was selected by other importance scores ({strategy.scores.hex()}; here are "
+            f"{digest.hex()}): {AS_ENCODED}"
         )
     count = strategy.count or importance.worthwhile(strategy.learned, network, pixels or importance.pixels)
     return replace(strategy, count=count, scores=digest)

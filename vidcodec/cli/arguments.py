@@ -10,7 +10,8 @@ from collections.abc import Callable
 from fractions import Fraction
 from pathlib import Path
 
-from vidcodec.errors import InputError, OutputError
+from vidcodec.adapt.strategy import Strategy
+from vidcodec.errors import InputError, OutputError, UnsupportedInputError
 
 SIZE = re.compile(r"\s*(\d+(?:\.\d*)?|\.\d+)\s*([kmg]?)(i?)(b?)\s*", re.ASCII | re.IGNORECASE)
 TIME = re.compile(r"(?:(?:(\d+):)?(\d{1,2}):)?(\d+(?:\.\d*)?|\.\d+)", re.ASCII)
@@ -77,12 +78,11 @@ def frame_range(text: str) -> tuple[int, int | None]:
 
 
 def update_parameters(text: str) -> str:
-    """A selection as `vidcodec.adapt.selection` writes them; whether a network has it shows later."""
-    if not re.fullmatch(r"all|biases|biases\+multipliers|last-layer|low-rank(:\d+)?|random:\d+|"
-                        r"learned(-gaussian|-laplace)?(:\d+)?", text, re.ASCII):  # fmt: skip
-        raise Fail(
-            f"{text!r} is none of all, biases, biases+multipliers, last-layer, low-rank[:RANK], random:N, learned[:N]"
-        )
+    """A selection as `vidcodec.adapt.strategy` reads them; whether a network has it shows later."""
+    try:
+        Strategy.parse(text)
+    except UnsupportedInputError as e:
+        raise Fail(str(e)) from None
     return text
 
 

@@ -84,8 +84,8 @@ def _add_encode(what: Any) -> None:
 
     work = parser.add_argument_group("adaptation")
     work.add_argument(
-        "--strategy", choices=("multipliers", "biases", "full", "none"), default="multipliers",
-        help=f"what may change ({STRATEGIES_HELP}; none: the base filter) (default: %(default)s)",
+        "--strategy", choices=("multipliers", "biases", "full", "none"),
+        help=f"what may change ({STRATEGIES_HELP}; none: the base filter) (default: multipliers)",
     )  # fmt: skip
     work.add_argument(
         "--update-parameters", type=update_parameters, metavar="WHAT",
@@ -153,6 +153,8 @@ def run_encode(args: argparse.Namespace) -> int:
         raise UsageError("--source goes with --copy; without it the input itself is the source")
     if args.copy and (args.crf is not None or args.qp is not None or args.codec_preset):
         raise UsageError("--copy leaves the pictures as they are: no --crf, --qp or --codec-preset with it")
+    if args.strategy and args.update_parameters:
+        raise UsageError("--strategy and --update-parameters both say what may change: leave one of them out")
     limit = 63 if args.codec == "svtav1" else 51
     if max(args.crf or 0, args.qp or 0) > limit:
         raise UsageError(f"--crf and --qp of {args.codec} end at {limit}")
@@ -167,10 +169,10 @@ def run_encode(args: argparse.Namespace) -> int:
         from vidcodec.postfilter.encode import FilterEncodeOptions, filter_encode
         from vidcodec.postfilter.finetune import FilterFinetuneConfig
 
-        tuning = None if args.strategy == "none" and not args.update_parameters else FilterFinetuneConfig(
+        tuning = None if args.strategy == "none" else FilterFinetuneConfig(
             parameters=args.update_parameters or "", folder=args.weights and args.weights.parent,
-            strategy=args.strategy, objective=args.objective, max_seconds=60 * args.max_time, seed=args.seed,
-            **({"steps": args.steps} if args.steps else {}),
+            strategy=args.strategy or "multipliers", objective=args.objective, max_seconds=60 * args.max_time,
+            seed=args.seed, **({"steps": args.steps} if args.steps else {}),
         )  # fmt: skip
         options = FilterEncodeOptions(
             codec=args.codec, crf=args.crf if args.crf is not None or args.qp is not None else 28, qp=args.qp,

@@ -32,7 +32,7 @@ from vidcodec.adapt.refine import RefineConfig, Refiner
 from vidcodec.adapt.selection import Strategy, select
 from vidcodec.bitstream import FrameUnit
 from vidcodec.codec.crops import FrameCrops
-from vidcodec.codec.files import Report, spool, write_file
+from vidcodec.codec.files import Report, spool, units_size, write_file
 from vidcodec.codec.models import LEVEL_STEP, BaseModel, load_base, pick_device
 from vidcodec.codec.options import EncodeOptions
 from vidcodec.codec.pictures import CodedPicture, MspPictureCodec
@@ -52,8 +52,7 @@ SAMPLE_PIXELS, TRIALS = 250_000, 14
 LOF_TRADE_OFF = 0.707
 # A step of annealing is one of many small ones.
 REFINE_SCALE = {"lof": 1, "sga": 10}
-# Bytes of the container, an upper bound: per file, per frame, per update.
-FILE_OVERHEAD, FRAME_OVERHEAD, UPDATE_OVERHEAD = 200, 27, 20
+FILE_OVERHEAD = 200  # bytes that all files have besides their updates and frames, an upper bound
 
 
 @dataclass(frozen=True, eq=False)
@@ -87,13 +86,13 @@ class CodedVideo:
         return sum(z for _, z in self.bits)
 
     @property
-    def payload_bytes(self) -> int:
-        return sum(len(f.y) + len(f.z) for f in self.frames) + len(self.candidate.update)
+    def frame_sizes(self) -> list[int]:
+        return [len(f.to_bytes()) for f in self.frames]
 
     def cost(self, lam: float, pixels: int, bit_depth: int) -> float:
-        """True R-D-M cost in bits per pixel: coded bytes and decoded pictures."""
+        """True R-D-M cost in bits per pixel: bytes of the file but for what all files share, and decoded pictures."""
         errors = sum(self.frame_cost(i, lam, pixels, bit_depth, size=0) for i in range(len(self.frames)))
-        return 8 * self.payload_bytes / pixels + errors
+        return 8 * units_size(self.candidate.update, self.frame_sizes) / pixels + errors
 
     def frame_cost(self, i: int, lam: float, pixels: int, bit_depth: int, size: int | None = None) -> float:
         """Frame i's share of the cost."""
@@ -189,16 +188,18 @@ class _Encoder:
 
     def run(self) -> EncodeResult:
         torch.set_flush_denormal(True)
+        self.base = load_base(self.o.model, self.o.weights, pick_device(self.o.device))
+        self.check_model()
         self.spool_frames()
         with self.frames:
-            self.base = load_base(self.o.model, self.o.weights, pick_device(self.o.device))
-            self.check_model()
             plain = Candidate("plain", self.base)
+            self.unadapted = [plain]
             self.target = Target.of(self.o, self.pixels)
             level = self.starting_level(plain)
             best = self.better(None, plain, level)
             if self.quantizer != "uniform":
-                best = self.better(best, self.quantise(plain, level), level)
+                self.unadapted.append(self.quantise(plain, level))
+                best = self.better(best, self.unadapted[-1], level)
             if self.o.finetuning_steps:
                 best = self.better(best, self.adapt(best.candidate, level), level)
             if self.refining != "none":
@@ -208,7 +209,7 @@ class _Encoder:
             return self.write(best)
 
     def check_model(self) -> None:
-        """Settle what the options leave open; raises ModelError for what the model cannot do."""
+        """Settle what the options leave open; raises ModelError for what the model cannot do, before slow work."""
         o, preset = self.o, PRESETS[self.o.preset]
         adaptable = self.base.adaptable
         self.quantizer = o.quantizer or (preset.quantizer if adaptable else "uniform")
@@ -220,6 +221,9 @@ class _Encoder:
             raise ModelError(f"{o.model} is coded with --quantizer uniform --refine none only")
         if not self.refine_steps:
             self.refining = "none"
+        self.strategy = Strategy.parse(o.update_parameters, o.seed)
+        if o.finetuning_steps and self.strategy.name != "all":  # anew when the pixels are known
+            select(self.strategy, self.base.network, folder=self.base.folder)
         # Frame by frame refinement comes last: it has what is left of the time, at least this share of it.
         self.adapting_seconds = 60 * o.max_minutes * (0.6 if self.refining != "none" else 1.0)
         self.refining_until = math.inf
@@ -253,14 +257,13 @@ class _Encoder:
             seed=self.o.seed,
             quantise=self.o.update_prior != "no-quantisation",
         )
-        strategy = Strategy.parse(self.o.update_parameters, self.o.seed)
-        selection = select(strategy, network, pixels=self.pixels, folder=self.base.folder)
+        selection = select(self.strategy, network, pixels=self.pixels, folder=self.base.folder)
         tuner = Finetuner(network, MspObjective(network, rate_level, code=code), crops, prior, config, selection)
         tuned = tuner.run(lambda share, figures: self.report("adapt", share, figures))
         assert isinstance(tuned.model, Msp)
         self.curve = tuned.curve
         self.timed("adapt", start)
-        what = self.o.adapt if strategy.name == "all" else f"{self.o.adapt}, {selection.strategy}"
+        what = self.o.adapt if self.strategy.name == "all" else f"{self.o.adapt}, {selection.strategy}"
         name = candidate.name.replace("plain", f"adapted ({what})")
         return replace(candidate, name=name, model=self.base.with_network(tuned.model.eval()), update=tuned.payload)
 
@@ -398,17 +401,30 @@ class _Encoder:
     def meet_target(self, video: CodedVideo) -> CodedVideo:
         """After adaptation a level means another rate: search again with the candidate that won."""
         assert self.target is not None
+        # A sample of the frames is searched as they are: refinement shifts the goal by what the whole video shows.
+        unrefined = replace(video.candidate, refine="none")
 
         def whole(level: int) -> tuple[float, CodedVideo]:
-            coded = video if level == video.level else self.code(video.candidate, level)
+            if level == video.level:
+                return self.measure(video, len(self.frames)), video
+            known = None if video.candidate.refine == "none" else self.code(unrefined, level)
+            coded = self.code(video.candidate, level, known=known)
             return self.measure(coded, len(self.frames)), coded
 
         start = time.monotonic()
-        # A sample of the frames is searched as they are: refinement shifts the goal by what the whole video shows.
-        unrefined = replace(video.candidate, refine="none")
         best = meet_target(self.sample_measure(unrefined), whole, self.base.max_level, self.target)
+        if best.level != video.level:
+            best = self.at_least_unadapted(best, self.target)
         self.timed("rate control", start)
         return best
+
+    def at_least_unadapted(self, video: CodedVideo, target: Target) -> CodedVideo:
+        """A video that meets the target at a level of its own, or an unadapted one that does at less cost there."""
+        rivals = [self.code(c, video.level) for c in self.unadapted if c is not video.candidate]
+        met = [v for v in rivals if target.met(self.measure(v, len(self.frames)))] + [video]
+        lam = self.rate_lambda(video.level)
+        self.costs = {v.candidate.name: v.cost(lam, self.pixels, self.format.bit_depth) for v in met}
+        return min(met, key=lambda v: self.costs[v.candidate.name])
 
     def sample_measure(self, candidate: Candidate) -> Callable[[int], float]:
         """PSNR or predicted size of the whole file, from a few frames, by level."""
@@ -423,10 +439,11 @@ class _Encoder:
         return value
 
     def measure(self, video: CodedVideo, frames: int) -> float:
-        """What the target is about; for sizes the bytes of the whole file, exact when all frames are coded."""
+        """What the target is about; for sizes the bytes of the whole file, exact but for `FILE_OVERHEAD` when all
+        frames are coded.
+        """
         if self.target is not None and self.target.kind == "psnr":
             return quality_figures(video.errors, self.format.bit_depth)["psnr_yuv"]
-        update = len(video.candidate.update)
-        per_frame = (video.payload_bytes - update) / frames + FRAME_OVERHEAD
-        fixed = FILE_OVERHEAD + 2 * len(video.extra) + (update + UPDATE_OVERHEAD if update else 0)
+        per_frame = units_size(b"", video.frame_sizes) / frames
+        fixed = FILE_OVERHEAD + 2 * len(video.extra) + units_size(video.candidate.update, [])
         return fixed + per_frame * len(self.frames)

@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from vidcodec.adapt.selection import Strategy
+from vidcodec.adapt.strategy import Strategy
 from vidcodec.codec.presets import DEFAULT_MODEL, LOSSLESS, PRESETS, QUANTIZERS, REFINE
 from vidcodec.errors import RateControlError, UnsupportedInputError
 from vidcodec.video import Sampling
@@ -20,7 +20,7 @@ class EncodeOptions:
     per pixel of the sampled frames, everything included) and target_size (bytes).
     max_minutes bounds adaptation and refinement together. refine, quantizer, steps and refine_steps are the
     preset's where None; refine_steps are per frame. lossless: keep every sample; leaves no choice of rate, model,
-    quantiser and refinement. update_parameters is one of `vidcodec.adapt.selection`.
+    quantiser and refinement. update_parameters is one of `vidcodec.adapt.strategy`.
     """
 
     sampling: Sampling = field(default_factory=Sampling)
@@ -57,7 +57,16 @@ class EncodeOptions:
             raise RateControlError("--max-time must be above zero minutes; without adaptation: --preset fast")
         if self.update_prior == "spike-slab" and self.update_parameters != "all":
             raise UnsupportedInputError("--update-prior spike-slab updates all parameters; take another one")
-        Strategy.parse(self.update_parameters)
+        if Strategy.parse(self.update_parameters) != Strategy():
+            if self.adapt in ("none", "encoder"):
+                raise UnsupportedInputError(
+                    f"--adapt {self.adapt} sends no update: for --update-parameters give --adapt full or decoder"
+                )
+            if not self.finetuning_steps:
+                raise UnsupportedInputError(
+                    f"--preset {self.preset} does not adapt: for --update-parameters take medium, slow or best"
+                    if self.steps is None else "an update takes finetuning steps: give more than 0"
+                )
         for option, asked_for, known in (("refine", self.refine, REFINE), ("quantizer", self.quantizer, QUANTIZERS)):
             if asked_for is not None and asked_for not in known:
                 raise UnsupportedInputError(f"--{option} is one of {', '.join(known)}, not {asked_for}")

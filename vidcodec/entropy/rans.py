@@ -6,6 +6,8 @@ reads that cannot run past the payload whatever it holds.
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 import numpy as np
 from compressai import ans
 
@@ -15,6 +17,9 @@ from vidcodec.errors import CorruptBitstreamError
 ESCAPE_LIMIT = 1 << 15
 # The library's flush writes past its buffer with fewer symbols (up to three words for two symbols).
 MIN_SYMBOLS = 3
+# The decoder's state lies in [2^31, 2^63) and takes one 32-bit word where it falls below; never one after another.
+STATES = range(1 << 31, 1 << 63)
+STEP = 1 << 14  # symbols read from the library at once
 
 
 def _used_tables(index: np.ndarray) -> tuple[list[int], list[list[int]], list[int], list[int]]:
@@ -69,19 +74,32 @@ class RansEncoder:
         return self._coder.flush()
 
 
+@lru_cache(maxsize=1)
+def _code_lengths() -> tuple[np.ndarray, np.ndarray]:
+    """Bits of all symbols of all tables in a row, and the place in it of each table's symbol 0."""
+    lengths = bank().bits
+    starts = np.cumsum([0, *(len(x) for x in lengths[:-1])])
+    return np.concatenate(lengths), starts - np.array(bank().coder_tables[2])
+
+
 class RansDecoder:
     """Reads what `RansEncoder` wrote, in the same order and with the same indices.
 
-    A damaged payload gives wrong symbols, never an error of its own (rANS carries no
-    redundancy): callers check a CRC before and a symbol checksum after.
+    A damaged payload gives wrong symbols (rANS carries no redundancy), or CorruptBitstreamError where they take more
+    bits than it has: callers check a CRC before and a symbol checksum after.
     """
 
     def __init__(self, payload: bytes, capacity: int) -> None:
         """capacity: an upper bound on the number of symbols that will be read."""
         self._left = 3 * capacity + 64
+        self._whole = int.from_bytes(payload[:8].ljust(8, b"\0"), "little") in STATES
+        # n symbols whose code lengths add up to b bits take at most b / 32 + 1 words, but for roundings of the state,
+        # of less than 2^-14 bits each.
+        slack = 64 + (self._left >> 14)
+        self._bits = float(8 * len(payload) + slack)
         self._coder = ans.RansDecoder()
-        # The library reads without a bound: at most one 32-bit word a symbol.
-        self._coder.set_stream(payload + bytes(4 * self._left + 16))
+        # The library reads without a bound: a word a symbol of one step, after all that may be taken before it.
+        self._coder.set_stream(payload + bytes(4 * STEP + slack + 64))
 
     def get(self, index: np.ndarray) -> np.ndarray:
         """The next symbols, int32, shaped like `index` (their tables)."""
@@ -98,9 +116,16 @@ class RansDecoder:
         return self._pull(np.full(count, BYTE, np.int64)).astype(np.uint8).tobytes()
 
     def _pull(self, index: np.ndarray) -> np.ndarray:
-        if index.size == 0:
-            return np.zeros(0, np.int32)
         self._left -= index.size
         if self._left < 0:
             raise CorruptBitstreamError("a payload asks for more symbols than it can hold")
-        return np.array(self._coder.decode_stream(*_used_tables(index)), np.int32)
+        out = np.zeros(index.size, np.int32)
+        lengths, zeros = _code_lengths()
+        for start in range(0, index.size, STEP):
+            tables = index[start : start + STEP]
+            if not self._whole or self._bits < 0:
+                raise CorruptBitstreamError("a payload ends before its symbols do: it is cut off or damaged")
+            symbols = np.array(self._coder.decode_stream(*_used_tables(tables)), np.int32)
+            self._bits -= float(lengths[zeros[tables] + symbols].sum())
+            out[start : start + STEP] = symbols
+        return out

@@ -152,6 +152,15 @@ def save_model(model: Msp, path: Path, *, note: str = "") -> bytes:
     return write_checkpoint(MSP, model, model.config.to_dict(), path, note=note)
 
 
+def _kind(path: Path) -> str:
+    """What a file of weights says it is; nothing where it cannot be read."""
+    try:
+        with safe_open(path, framework="np") as f:
+            return (f.metadata() or {}).get("format", "")
+    except (SafetensorError, OSError):
+        return ""
+
+
 def load_model(name: str = "msp", weights: Path | None = None) -> tuple[Msp, bytes]:
     """A network in eval mode and its decoder digest, by shipped name or weights file.
 
@@ -160,7 +169,7 @@ def load_model(name: str = "msp", weights: Path | None = None) -> tuple[Msp, byt
     """
     path = Path(weights) if weights else WEIGHTS / f"{name}.safetensors"
     if not path.is_file():
-        shipped = ", ".join(sorted(p.stem for p in WEIGHTS.glob("*.safetensors"))) or "none"
+        shipped = ", ".join(sorted(p.stem for p in WEIGHTS.glob("*.safetensors") if _kind(p) == MSP.name)) or "none"
         where = f"no weights file {path}" if weights else f"no model named '{name}'"
         raise ModelNotFoundError(f"{where}; shipped models: {shipped}; another one's weights go with --weights FILE")
     return read_checkpoint(MSP, path)

@@ -32,13 +32,13 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from vidcodec.adapt.coder import encode_update
-from vidcodec.adapt.curvature import mean_curvature
+from vidcodec.adapt.finetune import loss_gradients, step_exponents
 from vidcodec.adapt.grid import UpdateGrid, uncharged_right
 from vidcodec.adapt.objective import Outcome, autocast, signs
 from vidcodec.adapt.optim import SparseMomentum
 from vidcodec.adapt.prior import AdaptivePrior
 from vidcodec.adapt.selection import Selection, Strategy, select
-from vidcodec.adapt.update import MAX_STEP_EXPONENT, MAX_STEPS, TensorUpdate, Update, is_matrix
+from vidcodec.adapt.update import MAX_STEP_EXPONENT, MAX_STEPS, TensorUpdate, Update
 from vidcodec.errors import UnsupportedInputError
 from vidcodec.postfilter.network import Filter
 from vidcodec.postfilter.planes import to_tensor
@@ -63,7 +63,7 @@ class FilterFinetuneConfig:
     """How the filter is adapted.
 
     strategy: which numbers may change. objective: 'rate' or 'sparsity'.
-    parameters: instead of a strategy, one of `vidcodec.adapt.selection`, with objective 'rate'; its importance scores
+    parameters: instead of a strategy, one of `vidcodec.adapt.strategy`, with objective 'rate'; its importance scores
         are looked for in `folder` as well as beside the shipped weights.
     steps, max_seconds: whichever ends first. batch, crop: crops per step, luma samples a side.
     lr, weight_lr, damping: of the proximal steps of vectors and of weights (`SparseMomentum`), in grid steps.
@@ -201,8 +201,10 @@ class FilterFinetuner:
         self.prior = AdaptivePrior()
         if self.selection:
             self.prior.confine(self.selection)
+        chosen = self.selection or Selection(masks={n: np.ones(tuple(p.shape), bool) for n, p in self.base.items()})
+        probed = (self.network, self.objective, self.source, config, chosen)
         self.grid = UpdateGrid(
-            self.base, self.selection or Selection(), self._exponents(), gradients=self._gradients, seed=config.seed
+            self.base, chosen, step_exponents(*probed), gradients=lambda: loss_gradients(*probed), seed=config.seed
         )
         self.u = self.grid.u
 
@@ -217,35 +219,6 @@ class FilterFinetuner:
         """J over the checks, with the update's real bytes."""
         checks = self.source.checks()
         return sum(float(self._distortion(parameters, b)) for b in checks) / len(checks) + 8.0 * len(payload)
-
-    def _gradients(self) -> dict[str, Tensor]:
-        """Of J at the base weights, from a few batches."""
-        rng = np.random.default_rng([self.c.seed, 2])
-        parameters = {n: p.clone().requires_grad_(True) for n, p in self.base.items()}
-        loss = sum(self._distortion(parameters, self.source.crops(rng, self.c.batch)) for _ in range(4))
-        assert isinstance(loss, Tensor)
-        return dict(zip(parameters, torch.autograd.grad(loss, list(parameters.values())), strict=True))
-
-    def _exponents(self) -> dict[str, int]:
-        """Grid exponents from the curvature of J (`vidcodec.adapt.curvature`).
-
-        A step t costs h t^2 / 24 bits by its error, with h the mean curvature, and saves
-        log2 t bits: least at t^2 = 12 / (h ln 2).
-        """
-        rng = np.random.default_rng(self.c.seed)
-        masks = {n: torch.from_numpy(m) for n, m in (self.selection.partial if self.selection else {}).items()}
-        curvature = mean_curvature(
-            self.network, self.objective, list(self.base), lambda: self.source.crops(rng, self.c.batch), masks=masks,
-            seed=self.c.seed,
-        )  # fmt: skip
-        exponents = {}
-        for n, p in self.base.items():
-            spread = min(float(p.square().mean().sqrt()) or 0.1, 1.0)
-            columns = p[0].numel() if self.selection and self.selection.rank and is_matrix(n, tuple(p.shape)) else 1
-            h = max(curvature[n] * self.bits * columns, 1e-12)
-            k = max(0.5 * math.log2(h * math.log(2) / 12), -math.log2(self.c.coarsest * spread))
-            exponents[n] = int(np.clip(round(k), 0, MAX_STEP_EXPONENT))
-        return exponents
 
     def _update(self, u: dict[str, Tensor], exponents: dict[str, int]) -> Update:
         """Of real numbers in grid steps."""
