@@ -41,6 +41,7 @@ from vidcodec.codec.presets import DEFAULT_QUALITY, PRESETS
 from vidcodec.codec.quality import quality_figures
 from vidcodec.codec.quantising import PLAIN_SETTINGS, Settings, search_settings
 from vidcodec.codec.ratecontrol import Target, meet_target, search_level
+from vidcodec.denormals import flushed_denormals
 from vidcodec.errors import ModelError, RateControlError
 from vidcodec.models.msp import PLANE_WEIGHTS, Msp
 from vidcodec.video import VideoFormat
@@ -186,8 +187,8 @@ class _Encoder:
 
     # -------------------------------------------------------------------- the pipeline
 
+    @flushed_denormals()
     def run(self) -> EncodeResult:
-        torch.set_flush_denormal(True)
         self.base = load_base(self.o.model, self.o.weights, pick_device(self.o.device))
         self.check_model()
         self.spool_frames()

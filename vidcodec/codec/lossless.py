@@ -33,6 +33,7 @@ from vidcodec.codec.files import RGB, YUV, Report, spool, units_size, write_file
 from vidcodec.codec.models import BaseModel, load_base, pick_device
 from vidcodec.codec.options import EncodeOptions
 from vidcodec.codec.unit_spool import UnitSpool
+from vidcodec.denormals import flushed_denormals
 from vidcodec.errors import CorruptBitstreamError
 from vidcodec.models.lossless import Lossless
 from vidcodec.models.lossless_checkpoint import NAME
@@ -236,8 +237,8 @@ class _LosslessEncoder:
         self.costs: dict[str, float] = {}
         self.curve: list[dict] = []
 
+    @flushed_denormals()
     def run(self) -> EncodeResult:
-        torch.set_flush_denormal(True)
         start = time.monotonic()
         # What is missing is told before a long video is read.
         base = load_base(NAME, self.o.weights, pick_device(self.o.device))

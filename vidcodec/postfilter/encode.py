@@ -23,8 +23,8 @@ from typing import Any
 import av
 import av.error
 import numpy as np
-import torch
 
+from vidcodec.denormals import flushed_denormals
 from vidcodec.errors import InputError, OutputError
 from vidcodec.postfilter.apply import ActiveFilter, picture_type, updated
 from vidcodec.postfilter.carriage import sei_unit
@@ -96,6 +96,7 @@ class FilterEncodeResult:
         return asdict(self)
 
 
+@flushed_denormals()
 def filter_encode(
     source: Path, output: Path, options: FilterEncodeOptions, progress: Progress | None = None
 ) -> FilterEncodeResult:
@@ -103,7 +104,6 @@ def filter_encode(
 
     Raises InputError, OutputError and ModelError (see `vidcodec.errors`).
     """
-    torch.set_flush_denormal(True)
     report = progress or (lambda stage, share, figures: None)
     base, digest = load_filter(options.profile, options.weights)
     notes: list[str] = []

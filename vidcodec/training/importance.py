@@ -47,6 +47,7 @@ from vidcodec.adapt.lossless import LosslessObjective
 from vidcodec.adapt.objective import MspObjective, Objective, Source
 from vidcodec.adapt.optim import GRID_CURVATURE
 from vidcodec.adapt.selection import everything
+from vidcodec.denormals import flushed_denormals
 from vidcodec.errors import ModelError
 from vidcodec.models.checkpoint import load_model
 from vidcodec.models.lossless_checkpoint import load_lossless
@@ -375,6 +376,7 @@ def filter_contents(pairs: Pairs, c: ImportanceConfig, *, side: int = 128) -> It
             )
 
 
+@flushed_denormals()
 def importance_of(
     model: str, data: Path, c: ImportanceConfig, weights: Path | None = None, report: Report | None = None
 ) -> Importance:
@@ -383,7 +385,6 @@ def importance_of(
     A filter's clips are made from the pictures, and coded. Raises ModelError for an unknown model, ModelNotFoundError
     without weights, TrainingError without pictures.
     """
-    torch.set_flush_denormal(True)
     if model == "msp":
         codec, _ = load_model(model, weights)
         codec = codec.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
