@@ -375,6 +375,7 @@ def coding_key(clip: Path, options: EncodeOptions, frames: int | None) -> Point:
         "max_frames": frames, "steps": options.finetuning_steps,
         "max_minutes": None if math.isinf(options.max_minutes) or options.adapt == "none" else options.max_minutes,
         "seed": options.seed, "update_prior": options.update_prior if options.adapt != "none" else None,
+        "update_parameters": options.update_parameters,
     }  # fmt: skip
 
 

@@ -10,11 +10,13 @@ cores; a run that was stopped goes on where it was. Writes results/NAME.json, .m
 from __future__ import annotations
 
 import argparse
+from itertools import pairwise
 from pathlib import Path
 
 from _evaluating import comparison_rows, ours, parser, point_rows, publish, run
-from _measuring import names, numbers, table
+from _measuring import names, numbers, show, table
 
+from vidcodec.evaluation import bdrate
 from vidcodec.evaluation.plots import rd_curves
 from vidcodec.evaluation.results import Results
 
@@ -31,6 +33,7 @@ def arguments() -> argparse.Namespace:
     p.add_argument("--qualities", type=numbers, default=[30, 50, 70, 85, 100], metavar="Q,Q", help="of our codec")
     p.add_argument("--qps", type=numbers, default=QPS, metavar="QP,QP", help="of the others (default: 22,27,32,37,42)")
     p.add_argument("--steps", type=int, default=60, help="of finetuning (default: %(default)s)")
+    p.add_argument("--again", action="store_true", help="measure nothing: write the tables of known results anew")
     p.add_argument("--ways", type=names, default=["plain", "trellis", "adapted", "refined"], metavar="WAY,WAY",
                    help="of our codec (default: plain,trellis,adapted,refined)")
     p.add_argument("--update-parameters", default="learned", help="which ones to update (default: %(default)s)")
@@ -74,12 +77,27 @@ def markdown(results: Results, args: argparse.Namespace) -> str:
     )
     notes = [f"- {c.clip}, {c.codec}: {c.note}" for c in results.comparisons if c.note]
     figures = [f"![{clip.name}]({args.name}-{clip.name}.png)" for clip in results.clips]
-    parts = [table(*comparison_rows(results.comparisons)), remarks, "\n".join(notes), "\n".join(figures)]
+    parts = [table(*comparison_rows(results.comparisons)), steps(results), remarks, "\n".join(notes), "\n".join(figures)]
     return "\n\n".join([*filter(None, parts), table(*point_rows(results.points), left=2)])
+
+
+def steps(results: Results) -> str:
+    """BD-rate of each of our ways against the one before it."""
+    ours = [codec.label for codec in results.codecs if codec.label.startswith("vidcodec ")]
+    rows = []
+    for before, after in pairwise(ours):
+        found = {c.clip: c.bd_rate for c in bdrate.compare(results.points, before) if c.codec == after}
+        rates = [found.get(clip.name) for clip in results.clips] + [found.get(None)]
+        rows.append([f"{after} against {before}", *(show(rate, 1, sign=True) for rate in rates)])
+    return "BD-rate in per cent:\n\n" + table(["step", *(clip.name for clip in results.clips), "mean"], rows)
 
 
 def main() -> None:
     args = arguments()
+    if args.again:
+        results = Results.from_json((args.results / f"{args.name}.json").read_text())
+        publish(args, __doc__.partition("\n\n")[0], {"xiph": results}, markdown(results, args))
+        return
     clips = [find(args.data, sequence) for sequence in args.sequences.split(",")]
     anchor = ANCHOR if ANCHOR in args.rivals.split(",") else None
     results = run(args, clips, codecs(args), qps=args.qps, anchor=anchor)
