@@ -77,7 +77,8 @@ def markdown(results: Results, args: argparse.Namespace) -> str:
     )
     notes = [f"- {c.clip}, {c.codec}: {c.note}" for c in results.comparisons if c.note]
     figures = [f"![{clip.name}]({args.name}-{clip.name}.png)" for clip in results.clips]
-    parts = [table(*comparison_rows(results.comparisons)), steps(results), remarks, "\n".join(notes), "\n".join(figures)]
+    against = table(*comparison_rows(results.comparisons))
+    parts = [against, steps(results), remarks, "\n".join(notes), "\n".join(figures)]
     return "\n\n".join([*filter(None, parts), table(*point_rows(results.points), left=2)])
 
 

@@ -31,7 +31,7 @@ from vidcodec.adapt.finetune import FinetuneConfig, Finetuned, Finetuner
 from vidcodec.adapt.importance import Importance, factor_shapes, fingerprint, load_importance, save_importance
 from vidcodec.adapt.objective import MspObjective
 from vidcodec.adapt.prior import AdaptivePrior
-from vidcodec.adapt.selection import Selection, Strategy, everything, select
+from vidcodec.adapt.selection import Selection, Strategy, everything, select, usual_strategy
 from vidcodec.adapt.strategy import STRATEGIES
 from vidcodec.adapt.update import Factors, TensorUpdate, Update, is_matrix, sent_parameters
 from vidcodec.errors import (
@@ -42,6 +42,7 @@ from vidcodec.errors import (
     UnsupportedInputError,
     VidcodecError,
 )
+from vidcodec.models.checkpoint import load_model
 from vidcodec.models.msp import Msp
 
 ASKED = ("all", "biases", "biases+multipliers", "last-layer", "low-rank:2", "random:500", "learned:500",
@@ -412,3 +413,8 @@ def test_same_seed_same_bytes(text: str, folder: Path, make_tiny: Callable[..., 
 def test_stream_names_of_strategies_stay() -> None:
     assert STRATEGIES[:5] == ("all", "biases", "biases+multipliers", "last-layer", "low-rank")
     assert STRATEGIES[5:8] == ("random", "learned-gaussian", "learned-laplace")
+
+
+def test_where_nobody_says_scores_of_these_weights_decide(make_tiny: Callable[..., Msp], tmp_path: Path) -> None:
+    assert usual_strategy(load_model()[0]).learned == "laplace"
+    assert usual_strategy(make_tiny(), tmp_path) == Strategy()

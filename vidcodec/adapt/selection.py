@@ -14,7 +14,7 @@ import numpy as np
 from torch import nn
 
 from vidcodec.adapt.importance import AS_ENCODED, Importance, find_importance
-from vidcodec.adapt.strategy import DIGEST_BYTES, Strategy
+from vidcodec.adapt.strategy import DEFAULT_LEARNED, DIGEST_BYTES, Strategy
 from vidcodec.adapt.update import sent_parameters
 from vidcodec.errors import ModelError, ModelMismatchError
 
@@ -53,6 +53,15 @@ class Selection:
 def everything(network: nn.Module) -> Selection:
     """What needs no selection: all parameters that travel."""
     return Selection(Strategy(), {n: np.ones(tuple(p.shape), bool) for n, p in sent_parameters(network)})
+
+
+def usual_strategy(network: nn.Module, folder: Path | None = None) -> Strategy:
+    """What to update where nobody says: the learned selection if scores of these very weights are at hand, else all."""
+    try:
+        find_importance(network, folder)
+    except ModelError:
+        return Strategy()
+    return Strategy(DEFAULT_LEARNED)
 
 
 def select(

@@ -131,10 +131,11 @@ def add_parser(subparsers: Any) -> None:
         help="how the model update is charged and coded; others are there to compare with (default: %(default)s)",
     )  # fmt: skip
     work.add_argument(
-        "--update-parameters", type=update_parameters, default="all", metavar="WHAT",
+        "--update-parameters", type=update_parameters, metavar="WHAT",
         help="which parameters the model update may change: all, biases, biases+multipliers, last-layer, "
         "low-rank[:RANK], random:N (to compare with), or learned[:N]: the N most important ones, without N those that "
-        "pay for their bits in a video of this size (default: %(default)s)",
+        "pay for their bits in a video of this size (default: learned where the weights come with scores, else all; "
+        "lossless: all)",
     )  # fmt: skip
     methods = "; ".join(f"{name}: {what}" for name, what in REFINE_HELP.items())
     work.add_argument(

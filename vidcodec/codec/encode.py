@@ -29,7 +29,8 @@ from vidcodec.adapt.finetune import FinetuneConfig, Finetuner
 from vidcodec.adapt.objective import MspObjective
 from vidcodec.adapt.prior import update_prior
 from vidcodec.adapt.refine import RefineConfig, Refiner
-from vidcodec.adapt.selection import Strategy, select
+from vidcodec.adapt.selection import select, usual_strategy
+from vidcodec.adapt.strategy import Strategy
 from vidcodec.bitstream import FrameUnit
 from vidcodec.codec.crops import FrameCrops
 from vidcodec.codec.files import Report, spool, units_size, write_file
@@ -222,7 +223,12 @@ class _Encoder:
             raise ModelError(f"{o.model} is coded with --quantizer uniform --refine none only")
         if not self.refine_steps:
             self.refining = "none"
-        self.strategy = Strategy.parse(o.update_parameters, o.seed)
+        if o.update_parameters:
+            self.strategy = Strategy.parse(o.update_parameters, o.seed)
+        elif o.update_prior == "spike-slab":  # knows every parameter or none
+            self.strategy = Strategy()
+        else:
+            self.strategy = usual_strategy(self.base.network, self.base.folder)
         if o.finetuning_steps and self.strategy.name != "all":  # anew when the pixels are known
             select(self.strategy, self.base.network, folder=self.base.folder)
         # Frame by frame refinement comes last: it has what is left of the time, at least this share of it.

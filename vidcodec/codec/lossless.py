@@ -26,7 +26,8 @@ import torch
 from vidcodec.adapt.finetune import FinetuneConfig, Finetuner
 from vidcodec.adapt.lossless import LosslessObjective
 from vidcodec.adapt.prior import update_prior
-from vidcodec.adapt.selection import Strategy, select
+from vidcodec.adapt.selection import select
+from vidcodec.adapt.strategy import Strategy
 from vidcodec.bitstream import FrameUnit
 from vidcodec.codec.encode import EncodeResult
 from vidcodec.codec.files import RGB, YUV, Report, spool, units_size, write_file
@@ -242,7 +243,7 @@ class _LosslessEncoder:
         start = time.monotonic()
         # What is missing is told before a long video is read.
         base = load_base(NAME, self.o.weights, pick_device(self.o.device))
-        self.strategy = Strategy.parse(self.o.update_parameters, self.o.seed)
+        self.strategy = Strategy.parse(self.o.update_parameters or "all", self.o.seed)
         if self.o.finetuning_steps and self.strategy.name != "all":
             select(self.strategy, base.network, folder=base.folder)
         self.frames, self.notes = spool(self.source, self.o.sampling, self.report, exact=True)

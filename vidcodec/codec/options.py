@@ -20,7 +20,8 @@ class EncodeOptions:
     per pixel of the sampled frames, everything included) and target_size (bytes).
     max_minutes bounds adaptation and refinement together. refine, quantizer, steps and refine_steps are the
     preset's where None; refine_steps are per frame. lossless: keep every sample; leaves no choice of rate, model,
-    quantiser and refinement. update_parameters is one of `vidcodec.adapt.strategy`.
+    quantiser and refinement. update_parameters is one of `vidcodec.adapt.strategy`; where None,
+    those of learned importance if the weights come with scores, else all.
     """
 
     sampling: Sampling = field(default_factory=Sampling)
@@ -32,7 +33,7 @@ class EncodeOptions:
     max_minutes: float = math.inf
     adapt: str = "full"
     update_prior: str = "adaptive"
-    update_parameters: str = "all"
+    update_parameters: str | None = None
     steps: int | None = None
     refine: str | None = None
     refine_steps: int | None = None
@@ -55,9 +56,9 @@ class EncodeOptions:
         self._check_lossless()
         if not self.max_minutes > 0:
             raise RateControlError("--max-time must be above zero minutes; without adaptation: --preset fast")
-        if self.update_prior == "spike-slab" and self.update_parameters != "all":
+        if self.update_prior == "spike-slab" and self.update_parameters not in (None, "all"):
             raise UnsupportedInputError("--update-prior spike-slab updates all parameters; take another one")
-        if Strategy.parse(self.update_parameters) != Strategy():
+        if self.update_parameters and Strategy.parse(self.update_parameters) != Strategy():
             if self.adapt in ("none", "encoder"):
                 raise UnsupportedInputError(
                     f"--adapt {self.adapt} sends no update: for --update-parameters give --adapt full or decoder"
