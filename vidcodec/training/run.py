@@ -34,6 +34,7 @@ from typing import Any, ClassVar, Generic, Self, TypeVar
 import torch
 from torch import Tensor, nn
 
+from vidcodec.denormals import flushed_denormals
 from vidcodec.errors import TrainingError, first_line
 from vidcodec.files import replacing, write_whole
 from vidcodec.training.workers import Workers
@@ -231,7 +232,6 @@ class Run(Generic[Network]):
         self.device = self.workers.device
         if self.device.type == "cpu":
             torch.set_num_threads(c.threads)
-            torch.set_flush_denormal(True)
         torch.manual_seed(c.seed)
         network, self.config = build()
         self.network: Network = network.to(self.device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -269,14 +269,15 @@ class Run(Generic[Network]):
                 write_whole(self.folder / "config.json", json.dumps(asdict(self.c), indent=1) + "\n")
         except OSError as e:
             raise TrainingError(f"cannot write to the run's folder {self.folder}: {e.strerror or e}") from e
-        try:
-            yield
-        except KeyboardInterrupt:
+        with flushed_denormals():
+            try:
+                yield
+            except KeyboardInterrupt:
+                self._save()
+                print(f"stopped after step {self.done}; the state is saved", file=sys.stderr)
+                raise
             self._save()
-            print(f"stopped after step {self.done}; the state is saved", file=sys.stderr)
-            raise
-        self._save()
-        self._check()
+            self._check()
         self.workers.close()
 
     def paced(self, source: Iterator[Item]) -> Iterator[Item]:
