@@ -38,7 +38,8 @@ from torch.func import functional_call
 
 from vidcodec.codec.options import EncodeOptions
 from vidcodec.models.checkpoint import is_sent, load_model, save_model
-from vidcodec.models.msp import Msp, weighted_mse
+from vidcodec.models.msp import Msp
+from vidcodec.training.codec import rd_cost
 from vidcodec.training.data import Planes, load_pictures, photo_crop, planes_to_tensor
 
 ARMS = ("start", "plain", "meta")
@@ -72,10 +73,7 @@ def cost(model: Msp, parameters: dict[str, Tensor], planes: Tensor, level: Tenso
     """(R + lambda 255^2 D) / lambda^0.45, as the base is trained."""
     with torch.autocast("cpu", torch.bfloat16):
         out = functional_call(model, parameters, (planes, level))
-    pixels = 4 * planes.shape[-1] * planes.shape[-2]
-    lam = model.rate_lambda(level)
-    error = weighted_mse(out.planes.float(), planes)
-    return (((out.y_bits + out.z_bits) / pixels + lam * 255.0**2 * error) * lam**-0.45).mean()
+    return rd_cost(out, planes, model.rate_lambda(level))
 
 
 def meta_gradients(

@@ -13,7 +13,7 @@ import pytest
 
 from vidcodec.adapt import importance
 from vidcodec.bitstream import BitstreamReader
-from vidcodec.codec import encode
+from vidcodec.codec import adapting, encode
 from vidcodec.codec.decode import VideoDecoder, decode_video
 from vidcodec.codec.encode import EncodeResult, encode_video
 from vidcodec.codec.options import EncodeOptions
@@ -85,9 +85,9 @@ def test_updates_reach_the_decoder(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
     """With bits of the update made cheap and steps large, an update pays; the file carries and applies it."""
-    original = encode.FinetuneConfig
+    original = adapting.FinetuneConfig
     eager = {"vector_lr": 1.0, "matrix_lr": 0.3, "adam_lr": 0.8, "vector_share": 0.0}
-    monkeypatch.setattr(encode, "FinetuneConfig", lambda **o: original(**{**o, **eager}))
+    monkeypatch.setattr(adapting, "FinetuneConfig", lambda **o: original(**{**o, **eager}))
     monkeypatch.setattr(encode.CodedVideo, "cost", lambda v, *_: float(v.candidate.name == "plain"))
     monkeypatch.setattr(encode.FrameCrops, "pixels", property(lambda _: 10**9, lambda *_: None), raising=False)
     clip = make_clip(frames=2)

@@ -7,7 +7,6 @@ decoder, entropy model and, unless it is frozen, encoder train on the symbols th
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -15,7 +14,7 @@ import torch
 from torch import Tensor
 
 from vidcodec.adapt.decisions import Decisions
-from vidcodec.entropy.scales import LOG_STEP, MAX_INDEX
+from vidcodec.entropy.scales import MAX_INDEX
 from vidcodec.models.rates import CellCoder, rate_of_symbols, ste_round, symbol_bits
 from vidcodec.quantize.quantizer import UNIT, Quantizer, states
 from vidcodec.quantize.tables import tables
@@ -32,9 +31,7 @@ def deciding(decisions: Sequence[Decisions]) -> CellCoder:
     rounded, so that an index can grow again.
     """
     quantizer = decisions[0].quantizer
-    # A trellis' symbols are two steps of its grid apart.
-    unit = quantizer.step / UNIT * (1 if quantizer.machine is None else 2)
-    finer = -math.log(unit) / LOG_STEP
+    unit, finer = quantizer.spacing, quantizer.finer
 
     def code(y: Tensor, mean: Tensor, index: Tensor, channels: slice) -> tuple[Tensor, Tensor]:
         residual = y - mean

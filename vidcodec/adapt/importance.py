@@ -124,6 +124,13 @@ def load_importance(path: Path, network: nn.Module) -> Importance:
             f"the importance scores {path.name} were learned for other weights: learn them again with "
             "vidcodec train importance"
         )
+    return _importance(path.name, metadata, tensors, network)
+
+
+def _importance(
+    file: str, metadata: dict[str, str], tensors: dict[str, np.ndarray], network: nn.Module
+) -> Importance:
+    """Of a file's contents, for the network they were learned for; raises ModelMismatchError where one is missing."""
     factors: dict[str, dict[str, tuple[np.ndarray, np.ndarray]]] = {}
     for objective in sorted({key.partition("/")[0] for key in tensors} & set(OBJECTIVES)):
         factors[objective] = {}
@@ -131,7 +138,7 @@ def load_importance(path: Path, network: nn.Module) -> Importance:
             pair = tuple(tensors.get(f"{objective}/{name}/{part}") for part in ("rows", "columns"))
             for f, shape in zip(pair, factor_shapes(name, tuple(p.shape)), strict=True):
                 if f is None or f.dtype != np.int16 or f.shape != shape:
-                    raise ModelMismatchError(f"{path.name} holds no scores of {name}: learn them again")
+                    raise ModelMismatchError(f"{file} holds no scores of {name}: learn them again")
             factors[objective][name] = pair  # type: ignore[assignment]
     return Importance(bytes.fromhex(metadata["base"]), int(metadata["pixels"]), factors)
 
@@ -158,8 +165,9 @@ def find_importance(network: nn.Module, folder: Path | None = None, *, decoding:
     base = fingerprint(network).hex()
     paths = [p for place in (folder, WEIGHTS) if place for p in sorted(place.glob(f"*{SUFFIX}"))]
     for path in paths:
-        if _read(path, path.stat().st_mtime_ns)[0].get("base") == base:
-            return load_importance(path, network)
+        metadata, tensors = _read(path, path.stat().st_mtime_ns)
+        if metadata.get("base") == base:
+            return _importance(path.name, metadata, tensors, network)
     if not paths:
         raise ModelNotFoundError(
             f"the importance scores that the file was made with are not at hand: {AS_ENCODED}" if decoding

@@ -30,7 +30,7 @@ from torch import Tensor
 
 from vidcodec.adapt.decisions import Decisions
 from vidcodec.adapt.objective import autocast
-from vidcodec.entropy.scales import LOG_STEP, MAX_INDEX
+from vidcodec.entropy.scales import MAX_INDEX
 from vidcodec.models.msp import PLANE_WEIGHTS, Msp, weighted_mse
 from vidcodec.models.rates import symbol_bits
 from vidcodec.quantize import quantizer as quantisers
@@ -154,9 +154,7 @@ class Refiner:
         target, z_hat = target.detach().requires_grad_(True), z_hat.detach().requires_grad_(True)
         table_bits = 0.0
         quantizer = self.decisions.quantizer
-        # A trellis' symbols are two steps of its grid apart, and their deviation is in that unit.
-        unit = quantizer.step / UNIT * (1 if quantizer.machine is None else 2)
-        finer = -math.log(unit) / LOG_STEP
+        unit, finer = quantizer.spacing, quantizer.finer
 
         def code(y: Tensor, mean: Tensor, index: Tensor, channels: slice) -> tuple[Tensor, Tensor]:
             nonlocal table_bits

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 
@@ -28,6 +28,18 @@ def event(name: str, **fields: Any) -> None:
     """One line of NDJSON on stdout, in one write: an interruption must not leave half of it."""
     sys.stdout.write(json.dumps({"event": name, **plain(fields)}, allow_nan=False) + "\n")
     sys.stdout.flush()
+
+
+def outcome(result: Any, text: Callable[[Any], str], *, json: bool, warnings: Sequence[str] = ()) -> None:
+    """The end of a command: notes and warnings of a result, then the result as NDJSON or as text."""
+    for message in result.notes:
+        note(message)
+    for message in warnings:
+        warning(message)
+    if json:
+        event("result", **result.to_dict())
+    else:
+        print(text(result))
 
 
 def plain(value: Any) -> Any:

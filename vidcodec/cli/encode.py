@@ -189,12 +189,7 @@ def run(args: argparse.Namespace) -> int:
             lossless=args.lossless,
         )
         result = encode_video(args.input, output, options, progress)
-    for note in result.notes:
-        console.note(note)
-    if args.json:
-        console.event("result", **result.to_dict())
-    else:
-        print(summary(result))
+    console.outcome(result, summary, json=args.json)
     return 0
 
 

@@ -180,12 +180,7 @@ def run_encode(args: argparse.Namespace) -> int:
             segment=args.segment, finetune=tuning,
         )  # fmt: skip
         result = filter_encode(args.input, args.output, options, progress)
-    for note in result.notes:
-        console.note(note)
-    if args.json:
-        console.event("result", **result.to_dict())
-    else:
-        print(summary(result))
+    console.outcome(result, summary, json=args.json)
     return 0
 
 
@@ -221,14 +216,10 @@ def run_decode(args: argparse.Namespace) -> int:
         result = filter_decode(
             args.input, args.output, FilterDecodeOptions(args.profile, args.weights, args.qp), progress
         )
-    for note in result.notes:
-        console.note(note)
-    for warning in result.warnings:
-        console.warning(warning)
-    if args.json:
-        console.event("result", **result.to_dict())
-    else:
-        print(f"{args.output}: {result.frames} frames, {result.filtered} of them filtered")
+    console.outcome(
+        result, lambda r: f"{args.output}: {r.frames} frames, {r.filtered} of them filtered", json=args.json,
+        warnings=result.warnings,
+    )  # fmt: skip
     if not result.frames:
         raise InputError(f"{args.input}: no picture could be decoded")
     return 0

@@ -25,13 +25,10 @@ import torch
 
 from vidcodec.adapt.deciding import deciding
 from vidcodec.adapt.decisions import Decisions, error_weights
-from vidcodec.adapt.finetune import FinetuneConfig, Finetuner
 from vidcodec.adapt.objective import MspObjective
-from vidcodec.adapt.prior import update_prior
 from vidcodec.adapt.refine import RefineConfig, Refiner
-from vidcodec.adapt.selection import select, usual_strategy
-from vidcodec.adapt.strategy import Strategy
 from vidcodec.bitstream import FrameUnit
+from vidcodec.codec.adapting import finetuned, settled_strategy
 from vidcodec.codec.crops import FrameCrops
 from vidcodec.codec.files import Report, spool, units_size, write_file
 from vidcodec.codec.models import LEVEL_STEP, BaseModel, load_base, pick_device
@@ -223,14 +220,8 @@ class _Encoder:
             raise ModelError(f"{o.model} is coded with --quantizer uniform --refine none only")
         if not self.refine_steps:
             self.refining = "none"
-        if o.update_parameters:
-            self.strategy = Strategy.parse(o.update_parameters, o.seed)
-        elif o.update_prior == "spike-slab":  # knows every parameter or none
-            self.strategy = Strategy()
-        else:
-            self.strategy = usual_strategy(self.base.network, self.base.folder)
-        if o.finetuning_steps and self.strategy.name != "all":  # anew when the pixels are known
-            select(self.strategy, self.base.network, folder=self.base.folder)
+        if o.finetuning_steps:
+            self.strategy = settled_strategy(o, self.base)
         # Frame by frame refinement comes last: it has what is left of the time, at least this share of it.
         self.adapting_seconds = 60 * o.max_minutes * (0.6 if self.refining != "none" else 1.0)
         self.refining_until = math.inf
@@ -255,18 +246,10 @@ class _Encoder:
         rate_level = torch.full((1,), level / LEVEL_STEP, device=self.base.device)
         decisions = self.decisions(candidate, level)
         code = None if decisions.trade_off is None else deciding([decisions])
-        prior = update_prior(self.o.update_prior)
-        config = FinetuneConfig(
-            scope=self.o.adapt,
-            steps=self.o.finetuning_steps,
-            max_seconds=self.adapting_seconds,
-            batch=crops.batch,
-            seed=self.o.seed,
-            quantise=self.o.update_prior != "no-quantisation",
-        )
-        selection = select(self.strategy, network, pixels=self.pixels, folder=self.base.folder)
-        tuner = Finetuner(network, MspObjective(network, rate_level, code=code), crops, prior, config, selection)
-        tuned = tuner.run(lambda share, figures: self.report("adapt", share, figures))
+        tuned, selection = finetuned(
+            self.o, candidate.model, self.strategy, MspObjective(network, rate_level, code=code), crops, self.report,
+            scope=self.o.adapt, max_seconds=self.adapting_seconds,
+        )  # fmt: skip
         assert isinstance(tuned.model, Msp)
         self.curve = tuned.curve
         self.timed("adapt", start)

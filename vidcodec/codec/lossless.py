@@ -23,12 +23,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from vidcodec.adapt.finetune import FinetuneConfig, Finetuner
 from vidcodec.adapt.lossless import LosslessObjective
-from vidcodec.adapt.prior import update_prior
-from vidcodec.adapt.selection import select
-from vidcodec.adapt.strategy import Strategy
 from vidcodec.bitstream import FrameUnit
+from vidcodec.codec.adapting import finetuned, settled_strategy
 from vidcodec.codec.encode import EncodeResult
 from vidcodec.codec.files import RGB, YUV, Report, spool, units_size, write_file
 from vidcodec.codec.models import BaseModel, load_base, pick_device
@@ -204,8 +201,7 @@ class LosslessCrops:
         return y[top : top + h, left : left + w], uv[(slice(None), *chroma)]
 
     def _batch(self, pictures: list[tuple[Array, Array]]) -> PlaneBatch:
-        y, uv = (torch.from_numpy(np.stack(p).astype(np.float32)) for p in zip(*pictures, strict=True))
-        return PlaneBatch(y, uv, self.video.bit_depth, self.video.rgb).to(self.device)
+        return PlaneBatch.of(pictures, self.video.bit_depth, rgb=self.video.rgb).to(self.device)
 
 
 # ----------------------------------------------------------------------------- whole videos
@@ -243,9 +239,8 @@ class _LosslessEncoder:
         start = time.monotonic()
         # What is missing is told before a long video is read.
         base = load_base(NAME, self.o.weights, pick_device(self.o.device))
-        self.strategy = Strategy.parse(self.o.update_parameters or "all", self.o.seed)
-        if self.o.finetuning_steps and self.strategy.name != "all":
-            select(self.strategy, base.network, folder=base.folder)
+        if self.o.finetuning_steps:
+            self.strategy = settled_strategy(self.o, base)
         self.frames, self.notes = spool(self.source, self.o.sampling, self.report, exact=True)
         self._timed("read", start)
         with self.frames, self.spools:
@@ -291,14 +286,10 @@ class _LosslessEncoder:
         assert isinstance(network, Lossless)
         self.report("adapt", 0.0, {})
         crops = LosslessCrops(self.frames, self.video, network.config.scales, base.device)  # type: ignore[arg-type]
-        prior = update_prior(o.update_prior)
-        config = FinetuneConfig(
-            scope="decoder", steps=o.finetuning_steps, max_seconds=60 * o.max_minutes, batch=crops.batch, seed=o.seed,
-            quantise=o.update_prior != "no-quantisation", **PACE,
+        tuned, selection = finetuned(
+            o, base, self.strategy, LosslessObjective(), crops, self.report, scope="decoder",
+            max_seconds=60 * o.max_minutes, **PACE,
         )  # fmt: skip
-        selection = select(self.strategy, network, pixels=self.pixels, folder=base.folder)
-        tuner = Finetuner(network, LosslessObjective(), crops, prior, config, selection)
-        tuned = tuner.run(lambda share, figures: self.report("adapt", share, figures))
         self.curve = tuned.curve
         self._timed("adapt", start)
         name = "adapted" if self.strategy.name == "all" else f"adapted ({selection.strategy})"

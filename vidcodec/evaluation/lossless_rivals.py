@@ -17,7 +17,6 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from fractions import Fraction
-from functools import cache
 from importlib import import_module
 from pathlib import Path
 from typing import Any, ClassVar
@@ -28,6 +27,7 @@ import numpy as np
 
 from vidcodec.errors import CodecUnavailableError, InputError, UnsupportedInputError
 from vidcodec.evaluation.codec import padded
+from vidcodec.evaluation.picture_rivals import pillow
 from vidcodec.video import Frame
 
 Planes = tuple[np.ndarray, np.ndarray, np.ndarray]
@@ -434,12 +434,8 @@ def _keep_smallest(tries: list[Path], path: Path) -> Path:
     return tries[0].rename(path)
 
 
-@cache
 def _pillow() -> Any:
-    try:
-        return import_module("PIL.Image")
-    except ImportError as error:
-        raise CodecUnavailableError("PNG and WebP need Pillow: pip install pillow, or vidcodec[evaluate]") from error
+    return pillow("PNG and WebP")
 
 
 def _read_with_pillow(path: Path) -> np.ndarray:

@@ -59,21 +59,21 @@ class Jpeg(PictureRival):
     lowest, highest, usual = 1, 95, (20, 90)
 
     def settings(self) -> dict[str, Any]:
-        pillow = _pillow()
+        version = pillow("jpeg").__version__
         features = import_module("PIL.features")
         libjpeg = features.version("libjpeg_turbo") or features.version("jpg")
-        return {"pillow": pillow.__version__, "libjpeg": libjpeg, "progressive": True, "optimize": True}
+        return {"pillow": version, "libjpeg": libjpeg, "progressive": True, "optimize": True}
 
     def check(self) -> None:
-        _pillow()
+        pillow("jpeg")
 
     def prepare(self) -> None:
-        _pillow()
+        pillow("jpeg")
 
     def write(self, frame: Frame, quality: int, path: Path) -> None:
         height, width = frame.y.shape
         cb, cr = (plane.repeat(2, 0).repeat(2, 1)[:height, :width] for plane in frame.uv)
-        picture = _pillow().fromarray(np.stack([frame.y, cb, cr], 2), "YCbCr")
+        picture = pillow("jpeg").fromarray(np.stack([frame.y, cb, cr], 2), "YCbCr")
         picture.save(path, "JPEG", quality=quality, subsampling="4:2:0", optimize=True, progressive=True)
 
 
@@ -111,8 +111,9 @@ class Webp(PictureRival):
 
 
 @cache
-def _pillow() -> Any:
+def pillow(user: str) -> Any:
+    """PIL.Image; raises CodecUnavailableError, on behalf of the codec `user`, where there is none."""
     try:
         return import_module("PIL.Image")
     except ImportError as error:
-        raise CodecUnavailableError("jpeg needs Pillow: pip install pillow, or vidcodec[evaluate]") from error
+        raise CodecUnavailableError(f"{user} needs Pillow: pip install pillow, or vidcodec[evaluate]") from error

@@ -6,6 +6,7 @@ and spreads the chroma planes over one bit more.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -26,6 +27,12 @@ class PlaneBatch(NamedTuple):
     uv: Tensor
     bits: int
     rgb: bool
+
+    @classmethod
+    def of(cls, pictures: Sequence[tuple[Array, Array]], bits: int, *, rgb: bool) -> PlaneBatch:
+        """Of pictures of one size: planes y (H, W) and uv (2, ., .) each, any number type."""
+        y, uv = (torch.from_numpy(np.stack(p).astype(np.float32)) for p in zip(*pictures, strict=True))
+        return cls(y, uv, bits, rgb)
 
     def to(self, device: torch.device) -> PlaneBatch:
         return self._replace(y=self.y.to(device), uv=self.uv.to(device))

@@ -13,12 +13,14 @@ In the codec's parallel passes a symbol also changes what later passes know. No 
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
 
 from vidcodec.entropy.bank import FAMILY_SIZE, bank
+from vidcodec.entropy.scales import LOG_STEP
 from vidcodec.errors import UnsupportedVersionError
 from vidcodec.quantize.tables import QUANTISERS, SETS, rates, tables
 
@@ -102,6 +104,16 @@ class Quantizer:
     def machine(self) -> Machine | None:
         """None: symbols do not depend on each other."""
         return MACHINES.get(self.kind)
+
+    @property
+    def spacing(self) -> float:
+        """Between the values of neighbouring symbols, in the model's steps; a trellis leaves out every second point."""
+        return self.step / UNIT * (1 if self.machine is None else 2)
+
+    @property
+    def finer(self) -> float:
+        """What a deviation's table index grows by when it is counted in `spacing` instead of the model's steps."""
+        return -math.log(self.spacing) / LOG_STEP
 
     def scale_index(self, index: np.ndarray) -> np.ndarray:
         """Rows of the tables that the codec's indices choose, uint8: the same deviation in units of this step."""

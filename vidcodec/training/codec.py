@@ -16,21 +16,18 @@ import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from vidcodec.errors import TrainingError, first_line
-from vidcodec.models.msp import PROFILES, Msp, MspConfig, weighted_mse
+from vidcodec.models.msp import PROFILES, Msp, MspConfig, MspOutput, weighted_mse
 from vidcodec.models.rates import CellCoder
 from vidcodec.training.data import Planes, batches, load_pictures, planes_to_tensor
 from vidcodec.training.run import MISFITS, Run, RunConfig, averaged, learning_rate, uninterrupted
 from vidcodec.training.workers import Workers
-
-if TYPE_CHECKING:
-    from vidcodec.quantize.quantizer import Quantizer
 
 __all__ = ["TrainConfig", "Workers", "learning_rate", "rd_loss", "split_pictures", "train", "uninterrupted"]
 
@@ -40,7 +37,6 @@ CHECK_LEVELS = (0.1, 0.3, 0.5, 0.7, 0.9)  # of the range of rate levels
 MIDDLE = (0.06, 0.72)  # of the range of rate levels
 QUANTIZERS = ("uniform", "rdoq", "trellis", "mixed")
 TRAINS = ("all", "decoder")
-DECIDERS_STEPS = 500  # so often a quantiser's weights are measured anew
 
 Pictures = list[tuple[str, Planes]]
 Picture = TypeVar("Picture")
@@ -104,11 +100,14 @@ def rd_loss(
     """
     out = model(planes, level, code=code)
     pixels = planes.shape[-1] * planes.shape[-2] * 4
-    bpp = (out.y_bits + out.z_bits) / pixels
-    mse = weighted_mse(out.planes, planes)
-    lam = model.rate_lambda(level)
-    loss = ((bpp + lam * 255.0**2 * mse) * lam**-0.45).mean()
-    return loss, {"bpp": bpp.mean().item(), "z_bpp": (out.z_bits / pixels).mean().item()}
+    shown = {"bpp": (out.y_bits + out.z_bits) / pixels, "z_bpp": out.z_bits / pixels}
+    return rd_cost(out, planes, model.rate_lambda(level)), {k: v.mean().item() for k, v in shown.items()}
+
+
+def rd_cost(out: MspOutput, planes: Tensor, lam: Tensor) -> Tensor:
+    """The loss of `rd_loss` for what a network made of planes at trade-offs lam (B,)."""
+    bpp = (out.y_bits + out.z_bits) / (planes.shape[-1] * planes.shape[-2] * 4)
+    return ((bpp + lam * 255.0**2 * weighted_mse(out.planes, planes)) * lam**-0.45).mean()
 
 
 @torch.no_grad()
@@ -187,36 +186,6 @@ def middle(picture: Planes, side: int) -> Tensor:
     )[None]  # fmt: skip
 
 
-class Decided:
-    """What decides the symbols in a run's steps and checks: its quantiser, with weights measured every so often."""
-
-    def __init__(self, c: TrainConfig, run: Run[Msp], kept: Pictures) -> None:
-        self.run = run
-        self.mix: tuple[Quantizer | None, ...] = ()
-        if c.quantizer == "uniform":
-            return
-        from vidcodec.training.deciding import MIXES, Deciders  # numba: not needed to train with rounding
-
-        self.mix, self.deciders_of = MIXES[c.quantizer], Deciders
-        _, planes, _ = next(batches(kept, seed=c.seed, start=0, batch=c.batch, crop=c.crop))
-        self.pictures = [x[None].to(run.device) for x in planes]
-        if "log_weight" in run.kept:
-            self.deciders = Deciders(run.kept["log_weight"].cpu().numpy())
-
-    def training(self, step: int, rng: np.random.Generator, level: Tensor) -> CellCoder | None:
-        """For the pictures of a step, of these levels (B,)."""
-        if not self.mix:
-            return None
-        if step % DECIDERS_STEPS == 0 or "log_weight" not in self.run.kept:
-            self.deciders = self.deciders_of.measured(self.run.network, self.pictures)
-            self.run.kept["log_weight"] = torch.from_numpy(self.deciders.log_weight)
-        return self.deciders.coder(level, self.mix[int(rng.integers(len(self.mix)))])
-
-    def checking(self, level: Tensor) -> CellCoder | None:
-        """For checks: the last quantiser of the mix."""
-        return self.deciders.coder(level, self.mix[-1])
-
-
 # -------------------------------------------------------------------------- the training
 
 
@@ -244,17 +213,22 @@ def train(c: TrainConfig, *, resume: bool = False) -> Path:
         model.calibrate(planes.to(device))
     checks = [x.to(device, memory_format=torch.channels_last) for x in check_crops(held, kept)]
     source = batches(kept, seed=c.seed, start=run.done, batch=c.batch, crop=c.crop, worker=run.workers.rank)
-    decided = Decided(c, run, kept)
+    decided = None
+    if c.quantizer != "uniform":
+        from vidcodec.training.deciding import Decided  # numba: not needed to train with rounding
+
+        _, planes, _ = next(batches(kept, seed=c.seed, start=0, batch=c.batch, crop=c.crop))
+        decided = Decided(c.quantizer, run, [x[None].to(device) for x in planes])
 
     def check(network: Msp) -> dict:
         plain = validate(network, checks)
-        return {**plain, "decided": validate(network, checks, decided.checking)} if decided.mix else plain
+        return {**plain, "decided": validate(network, checks, decided.checking)} if decided else plain
 
     with run.recorded(check, curve_point):
         for step, planes, rng in run.paced(source):
             planes = planes.to(device, memory_format=torch.channels_last)
             level = torch.from_numpy(draw_levels(rng, c.batch, model.config.levels, c.middle)).to(device)
-            code = decided.training(step, rng, level)
+            code = decided.training(step, rng, level) if decided else None
             with torch.autocast(device.type, torch.bfloat16):
                 loss, shown = rd_loss(model, planes, level, code)
             norm = run.step(loss)

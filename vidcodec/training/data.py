@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import cv2
 import numpy as np
@@ -24,6 +24,8 @@ from vidcodec.errors import TrainingError
 PICTURE_SUFFIXES = (".jpg", ".jpeg", ".png")
 SYNTHETIC_SHARE = 0.06
 FLAT = 8.0  # standard deviation of luma code values
+
+Picture = TypeVar("Picture")
 
 
 class Planes(NamedTuple):
@@ -48,18 +50,27 @@ def planes_to_tensor(y: np.ndarray, uv: np.ndarray) -> Tensor:
 
 
 def load_pictures(folder: Path, *, limit: int | None = None, progress: bool = True) -> list[tuple[str, Planes]]:
-    """Decode every picture under `folder` to planes, in name order; unreadable ones are reported.
+    """Every picture under `folder` as planes; see `read_pictures`."""
+    return read_pictures(folder, bgr_to_planes, limit=limit, progress=progress)
+
+
+def read_pictures(
+    folder: Path, convert: Callable[[np.ndarray], Picture], *, limit: int | None = None, progress: bool = True
+) -> list[tuple[str, Picture]]:
+    """Names of the pictures under `folder` and what `convert` makes of them (8-bit BGR), in name order.
+
+    Unreadable ones are reported.
 
     Raises TrainingError when nothing could be read.
     """
     paths = sorted(p for p in Path(folder).rglob("*") if p.suffix.lower() in PICTURE_SUFFIXES)[:limit]
 
-    def load(path: Path) -> tuple[str, Planes] | None:
+    def load(path: Path) -> tuple[str, Picture] | None:
         bgr = cv2.imread(str(path), cv2.IMREAD_COLOR)
         if bgr is None or min(bgr.shape[:2]) < 64:
             print(f"training data: skipped {path.name} (unreadable or under 64 pixels)", file=sys.stderr)
             return None
-        return path.name, bgr_to_planes(bgr)
+        return path.name, convert(bgr)
 
     with ThreadPoolExecutor(2) as pool:
         pictures = [p for p in pool.map(load, paths) if p is not None]

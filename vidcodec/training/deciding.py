@@ -1,4 +1,4 @@
-"""A quantiser's decisions at every rate level, for training steps that mix levels."""
+"""A quantiser's decisions at every rate level, for a run's steps, which mix levels."""
 
 from __future__ import annotations
 
@@ -14,15 +14,16 @@ from vidcodec.adapt.decisions import Decisions, error_weights
 from vidcodec.models.msp import Msp
 from vidcodec.models.rates import CellCoder
 from vidcodec.quantize.quantizer import Quantizer
+from vidcodec.training.run import Run
 
 # What a training step may quantise with, by the name in a configuration; every step draws one. None rounds.
 RDOQ, TRELLIS = Quantizer("scalar", 1, 0), Quantizer("trellis8", 1, 3)
 MIXES: dict[str, tuple[Quantizer | None, ...]] = {
-    "uniform": (None,),
     "rdoq": (RDOQ,),
     "trellis": (TRELLIS,),
     "mixed": (None, RDOQ, TRELLIS, TRELLIS),
 }
+DECIDERS_STEPS = 500  # so often a run's weights are measured anew
 # How many times a symbol's bits count, by the share of the rate range: near what `codec.quantising` finds.
 SHARES, TRADE_OFFS = (0.0, 0.1, 0.2, 0.4, 0.6, 1.0), (0.12, 0.16, 0.25, 0.35, 0.5, 0.5)
 
@@ -53,3 +54,29 @@ class Deciders:
     def coder(self, levels: Tensor, quantizer: Quantizer | None) -> CellCoder | None:
         """What decides the symbols of pictures of these levels (B,); None, plain rounding, for no quantiser."""
         return None if quantizer is None else deciding([self.at(level, quantizer) for level in levels.tolist()])
+
+
+class Decided:
+    """What decides the symbols in a run's steps and checks, with weights measured every so often.
+
+    quantizer: of `MIXES`. pictures: to measure at, planes (1, 6, ., .) each.
+    """
+
+    def __init__(self, quantizer: str, run: Run[Msp], pictures: Sequence[Tensor]) -> None:
+        self.mix, self.run, self.pictures = MIXES[quantizer], run, pictures
+
+    @property
+    def deciders(self) -> Deciders:
+        """As last measured; the run's state keeps them."""
+        return Deciders(self.run.kept["log_weight"].cpu().numpy())
+
+    def training(self, step: int, rng: np.random.Generator, level: Tensor) -> CellCoder | None:
+        """For the pictures of a step, of these levels (B,)."""
+        if step % DECIDERS_STEPS == 0 or "log_weight" not in self.run.kept:
+            measured = Deciders.measured(self.run.network, self.pictures)
+            self.run.kept["log_weight"] = torch.from_numpy(measured.log_weight)
+        return self.deciders.coder(level, self.mix[int(rng.integers(len(self.mix)))])
+
+    def checking(self, level: Tensor) -> CellCoder | None:
+        """For checks: the last quantiser of the mix."""
+        return self.deciders.coder(level, self.mix[-1])

@@ -11,9 +11,7 @@ on. So most crops are shrunk until it is natural again; some stay, because decod
 from __future__ import annotations
 
 import math
-import sys
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -27,7 +25,7 @@ from vidcodec.errors import TrainingError, first_line
 from vidcodec.models.lossless import Lossless, LosslessConfig
 from vidcodec.models.lossless_planes import PlaneBatch, rgb_to_ycocg
 from vidcodec.training.codec import split_pictures
-from vidcodec.training.data import PICTURE_SUFFIXES, coded_before, synthetic_crop
+from vidcodec.training.data import coded_before, read_pictures, synthetic_crop
 from vidcodec.training.run import MISFITS, Run, RunConfig, averaged
 
 CHECK_SIDE = 256
@@ -74,22 +72,7 @@ class LosslessTrainConfig(RunConfig):
 
 def load_photographs(folder: Path, *, progress: bool = True) -> Pictures:
     """Every picture under `folder`, 8-bit BGR, in name order; raises TrainingError when nothing could be read."""
-    paths = sorted(p for p in Path(folder).rglob("*") if p.suffix.lower() in PICTURE_SUFFIXES)
-
-    def load(path: Path) -> tuple[str, np.ndarray] | None:
-        bgr = cv2.imread(str(path), cv2.IMREAD_COLOR)
-        if bgr is None or min(bgr.shape[:2]) < 64:
-            print(f"training data: skipped {path.name} (unreadable or under 64 pixels)", file=sys.stderr)
-            return None
-        return path.name, bgr
-
-    with ThreadPoolExecutor(2) as pool:
-        pictures = [p for p in pool.map(load, paths) if p is not None]
-    if not pictures:
-        raise TrainingError(f"no usable picture under {folder}; it must hold .jpg or .png files of 64 pixels or more")
-    if progress:
-        print(f"training data: {len(pictures)} pictures", file=sys.stderr)
-    return pictures
+    return read_pictures(folder, lambda bgr: bgr, progress=progress)
 
 
 def crop_of(rng: np.random.Generator, bgr: np.ndarray, size: int) -> np.ndarray:
@@ -156,15 +139,12 @@ def to_420(rng: np.random.Generator, bgr: np.ndarray, bits: int) -> tuple[np.nda
 def rgb_batch(bgr: list[np.ndarray]) -> PlaneBatch:
     """Float BGR pictures, rounded, as 8-bit RGB."""
     planes = [rgb_to_ycocg(np.rint(x[..., ::-1]).clip(0, 255), 8) for x in bgr]
-    y, uv = (torch.from_numpy(np.stack(p).astype(np.float32)) for p in zip(*planes, strict=True))
-    return PlaneBatch(y, uv, 8, True)
+    return PlaneBatch.of(planes, 8, rgb=True)
 
 
 def yuv_batch(rng: np.random.Generator, bgr: list[np.ndarray], bits: int) -> PlaneBatch:
     """Float BGR pictures as 4:2:0."""
-    planes = [to_420(rng, x, bits) for x in bgr]
-    y, uv = (torch.from_numpy(np.stack(p).astype(np.float32)) for p in zip(*planes, strict=True))
-    return PlaneBatch(y, uv, bits, False)
+    return PlaneBatch.of([to_420(rng, x, bits) for x in bgr], bits, rgb=False)
 
 
 def batches(
