@@ -17,6 +17,7 @@ from vidcodec.training.lossless import (
     LosslessTrainConfig,
     batches,
     export_lossless,
+    filmed,
     load_photographs,
     train_lossless,
     with_coarse_chroma,
@@ -41,6 +42,19 @@ def config(pictures: Path, tmp_path: Path) -> LosslessTrainConfig:
     return LosslessTrainConfig(
         data=str(pictures), out=str(tmp_path / "run"), model=TINY, steps=6, batch=2, crop=32, warmup=1, device="cpu"
     )
+
+
+def test_crops_of_video_are_frames_that_h264_has_coded() -> None:
+    rng = np.random.default_rng(5)
+    y, uv = rng.integers(90, 160, (64, 64)).astype(np.uint8), rng.integers(90, 160, (2, 32, 32)).astype(np.uint8)
+    seen = [filmed(np.random.default_rng(seed), y, uv) for seed in range(12)]
+    assert all(a.shape == (64, 64) and b.shape == (2, 32, 32) and a.dtype == b.dtype == np.uint8 for a, b in seen)
+    again = filmed(np.random.default_rng(3), y, uv)
+    assert all((a == b).all() for a, b in zip(again, seen[3], strict=True))
+    # White noise: what is left of it tells the quantiser apart from a copy.
+    kept = sorted(float(a.std()) for a, _ in seen)
+    assert kept[0] < 0.9 * y.std()
+    assert len(set(kept)) > 6
 
 
 def test_batches_hold_both_kinds_of_pictures_and_repeat_themselves(pictures: Path) -> None:

@@ -99,10 +99,10 @@ def make_clip(rng: np.random.Generator, pictures: Pictures) -> np.ndarray:
 
 
 def coded(clip: np.ndarray, codec: str, qp: float, *, constant: bool) -> tuple[np.ndarray, list[float]]:
-    """Code and decode a clip: the decoded I420 pictures, and the mean QP of each one's frame type."""
+    """Code and decode a clip (frames, 1.5 H, W): the decoded pictures, the mean QP of each one's frame type."""
     encoder_name, decoder_name = CODECS[codec]
     encoder: Any = av.CodecContext.create(encoder_name, "w")
-    encoder.width = encoder.height = SIDE
+    encoder.height, encoder.width = clip.shape[1] * 2 // 3, clip.shape[2]
     encoder.pix_fmt, encoder.time_base, encoder.framerate = "yuv420p", Fraction(1, 30), Fraction(30)
     encoder.thread_count = 1
     mode = "qp" if constant else "crf"

@@ -5,7 +5,8 @@
 Data are functions of (seed, step, worker); see `vidcodec.training.run` for how a run is kept and resumed.
 
 Photographs come as JPEG files, whose 8x8 quantisation has eaten the noise that lossless coding mostly spends its bits
-on. So most crops are shrunk until it is natural again; some stay, because decoded video looks like that.
+on. So most crops are shrunk until it is natural again. Most video that is kept without loss has been coded with loss
+before: half of the 8-bit 4:2:0 crops go through H.264.
 """
 
 from __future__ import annotations
@@ -31,6 +32,8 @@ from vidcodec.training.run import MISFITS, Run, RunConfig, averaged
 CHECK_SIDE = 256
 TEN_BIT_SHARE = 0.15
 COARSE_CHROMA_SHARE = 0.4
+VIDEO_SHARE, JPEG_SHARE = 0.5, 0.15  # of 8-bit 4:2:0 crops: what they have been coded with before
+VIDEO_QP = (8.0, 34.0)
 SYNTHETIC_SHARE = 0.04
 MATRICES = ((0.299, 0.114), (0.2126, 0.0722))  # Kr, Kb of BT.601 and BT.709
 
@@ -60,8 +63,8 @@ class LosslessTrainConfig(RunConfig):
         super().__post_init__()
         if self.device not in ("auto", "cpu", "cuda"):
             raise TrainingError(f"'device' must be auto, cpu or cuda, not {self.device!r}")
-        if not 32 <= self.crop <= 256 or self.crop % 2:
-            raise TrainingError(f"'crop' must be an even number from 32 to 256, not {self.crop}")
+        if not 32 <= self.crop <= 256 or self.crop % 4:
+            raise TrainingError(f"'crop' must be a multiple of 4 from 32 to 256, not {self.crop}")
         if self.batch < 2:
             raise TrainingError(f"'batch' must be 2 or more, one RGB and one 4:2:0 crop, not {self.batch}")
         self.check_not_negative("holdout")
@@ -130,10 +133,34 @@ def to_420(rng: np.random.Generator, bgr: np.ndarray, bits: int) -> tuple[np.nda
     full, unit = rng.random() < 0.15, 2.0 ** (bits - 8)
     y, uv = (y, uv + 128) if full else (y * (219 / 255) + 16, uv * (224 / 255) + 128)
     y, uv = (np.rint(x * unit).clip(0, 256 * unit - 1) for x in (y, uv))
-    if bits == 8 and rng.random() < 0.3:  # most video has been coded before
+    before = rng.random() if bits == 8 else 1.0  # most video has been coded before
+    if before < VIDEO_SHARE:
+        return filmed(rng, y.astype(np.uint8), uv.astype(np.uint8))
+    if before < VIDEO_SHARE + JPEG_SHARE:
         quality = int(rng.integers(40, 98))
         y, *uv = (coded_before(p.astype(np.uint8), quality) for p in (y, *uv))  # type: ignore[assignment]
     return y, np.stack(uv)  # type: ignore[call-overload]
+
+
+def filmed(rng: np.random.Generator, y: np.ndarray, uv: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """8-bit planes y (H, W), uv (2, H/2, W/2) as a frame of H.264 shows them: one of three of a camera that pans."""
+    from vidcodec.training.filter_data import coded  # PyAV
+
+    size = y.shape[0]
+    speed = np.zeros(2) if rng.random() < 0.4 else rng.normal(0, 2.0, 2)
+
+    def moved(plane: np.ndarray, shift: np.ndarray) -> np.ndarray:
+        matrix = np.array([[1, 0, shift[0]], [0, 1, shift[1]]], np.float32)
+        side = plane.shape[::-1]
+        return cv2.warpAffine(plane, matrix, side, flags=cv2.INTER_CUBIC, borderMode=cv2.BORDER_REFLECT_101)
+
+    clip = []
+    for k in range(3):
+        planes = (moved(y, 2 * k * speed), *(moved(p, k * speed) for p in uv)) if speed.any() else (y, *uv)
+        clip.append(np.concatenate([p.reshape(-1, size) for p in planes]))
+    pictures, _ = coded(np.stack(clip), "x264", float(rng.uniform(*VIDEO_QP)), constant=True)
+    shown = pictures[int(rng.integers(len(pictures)))]
+    return shown[:size], shown[size:].reshape(2, size // 2, size // 2)
 
 
 def rgb_batch(bgr: list[np.ndarray]) -> PlaneBatch:
@@ -176,7 +203,7 @@ def check_batches(pictures: Pictures) -> list[PlaneBatch]:
     middles = []
     for _, bgr in pictures:
         h, w = bgr.shape[:2]
-        side = min(2 * CHECK_SIDE, h, w) // 4 * 4
+        side = min(2 * CHECK_SIDE, h, w) // 8 * 8
         top, left = (h - side) // 2, (w - side) // 2
         x = bgr[top : top + side, left : left + side].astype(np.float32)
         middles.append(cv2.resize(x, (side // 2, side // 2), interpolation=cv2.INTER_AREA))
