@@ -7,7 +7,7 @@ Every clip is coded at every QP (constant quantiser, preset medium), then `filte
 adapted with the message (SEI) in it. Quality: PSNR of the decoded, filtered and rounded pictures, errors averaged over
 pictures before the logarithm, as the encoder measures; at the first QP the written file is decoded again by
 `FilteredVideo` and must give the same. `--strategies` compares what may change, on the first clip with the last codec
-at its second QP. `--speed CLIP...` times decoding and filtering, in processor time of one thread.
+at its second QP. `--speed CLIP...` times decoding and filtering with `--threads`: let nothing else run.
 """
 
 from __future__ import annotations
@@ -83,18 +83,19 @@ def measure(
 
 
 def speed(args: argparse.Namespace, clip: Path, profile: str) -> Point:
-    """Pictures a second of decoding and filtering, and of filtering alone, in processor time."""
+    """Pictures a second of decoding and filtering, by the clock and by processor time."""
     network, _ = load_filter(profile, args.weights)
     with tempfile.TemporaryDirectory(prefix="vidcodec-") as folder:
         coded = Path(folder, "coded.mp4")
         encode_source(clip, coded, FilterEncodeOptions(codec="x264", qp=32), [], lambda *_: None)
         video = FilteredVideo(coded, FilterDecodeOptions(profile, args.weights))
-        begin = time.process_time()
+        begin, clock = time.process_time(), time.perf_counter()
         pictures = sum(1 for _ in itertools.islice(video.pictures(), 60))
-        both = (time.process_time() - begin) / pictures
+        worked, waited = time.process_time() - begin, time.perf_counter() - clock
     return {
         "width": video.video.width, "height": video.video.height, "macs_per_pixel": network.macs_per_pixel,
-        "frames_per_second": 1 / both, "threads": torch.get_num_threads(),
+        "frames_per_second": pictures / waited, "frames_per_cpu_second": pictures / worked,
+        "threads": torch.get_num_threads(),
     }  # fmt: skip
 
 
@@ -176,10 +177,12 @@ def main() -> None:
             q = results.point(key, partial(speed, args, clip, profile))
             if q:
                 size = f"{q['width']}x{q['height']}"
-                rows.append([size, profile, show(q["macs_per_pixel"] / 1000, 1), show(q["frames_per_second"], 1)])
+                speeds = [show(q[k], 1) for k in ("frames_per_second", "frames_per_cpu_second")]
+                rows.append([size, profile, show(q["macs_per_pixel"] / 1000, 1), *speeds])
         parts.append(
-            "Decoding H.264 and filtering, pictures per second of processor time (one thread filters).\n\n"
-            + table(["size", "profile", "kMAC per pixel", "pictures/s"], rows, 2)
+            f"Decoding H.264 and filtering with {torch.get_num_threads()} threads: pictures per second by the clock, "
+            "on a machine that did nothing else, and per second of processor time.\n\n"
+            + table(["size", "profile", "kMAC per pixel", "pictures/s", "per processor second"], rows, 2)
         )
     results.finish(summary, "\n\n".join(parts))
 
