@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from itertools import count
 from types import SimpleNamespace
 
@@ -49,7 +50,64 @@ def test_greedy_search_lowers_the_cost_it_reports(model: Msp, planes: Tensor, ki
     with torch.enable_grad():
         before = refiner._state(planes, y, torch.round(z)).cost
         after = refiner._state(planes, *refiner.refine(planes, y, z)).cost
-    assert after < 0.995 * before
+    assert float(after) < 0.995 * float(before)
+
+
+@pytest.fixture
+def pictures(planes: Tensor) -> Tensor:
+    """Three of different contrast and detail, which a search treats differently."""
+    return torch.cat([planes, 0.2 * planes.flip(3), planes.roll(5, 2).clamp(-0.3, 0.1)])
+
+
+@pytest.fixture
+def full_precision(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No bfloat16, in which other batches are other numbers."""
+    monkeypatch.setattr("vidcodec.adapt.refine.autocast", lambda _: nullcontext())
+
+
+@pytest.mark.parametrize("method", ["lof", "sga"])
+def test_pictures_refined_together_end_as_each_alone(
+    model: Msp, pictures: Tensor, method: str, full_precision: None
+) -> None:
+    given = decisions(model, pictures[:1], "trellis8")
+    refiner = Refiner(model, LEVEL, given, RefineConfig(method, steps=9, seed=2))
+    y, z = latents(model, pictures)
+    together = refiner.refine(pictures, y, z, numbers=(5, 3, 9))
+    for i, number in enumerate((5, 3, 9)):
+        one = slice(i, i + 1)
+        alone = refiner.refine(pictures[one], y[one], z[one], numbers=[number])
+        with torch.enable_grad():
+            ends = ((together[0][one], together[1][one]), alone)
+            costs = [float(refiner._state(pictures[one], y_, torch.round(z_)).cost) for y_, z_ in ends]
+        assert costs[0] == pytest.approx(costs[1], rel=1e-3)
+        assert float((together[0][one] - alone[0]).abs().mean()) < 1e-2
+
+
+def test_pictures_that_have_settled_do_not_run_on(
+    model: Msp, pictures: Tensor, monkeypatch: pytest.MonkeyPatch, full_precision: None
+) -> None:
+    refiner = Refiner(model, LEVEL, decisions(model, pictures[:1], "scalar"), RefineConfig("lof", steps=24))
+    tried: list[int] = []  # pictures of every trial
+    state = refiner._state
+    monkeypatch.setattr(refiner, "_state", lambda x, *rest: tried.append(len(x)) or state(x, *rest))
+    y, z = latents(model, pictures)
+    refiner.refine(pictures, y, z)
+    together = tried.copy()
+    alone = []
+    for i in range(3):
+        tried.clear()
+        refiner.refine(pictures[i : i + 1], y[i : i + 1], z[i : i + 1])
+        alone.append(sum(tried))
+    assert len(set(alone)) > 1
+    assert (len(together), sum(together)) == (max(alone), sum(alone))
+
+
+def test_random_numbers_are_the_pictures_own(model: Msp, planes: Tensor) -> None:
+    refiner = Refiner(model, LEVEL, Decisions(), RefineConfig("sga", steps=3))
+    y, z = latents(model, planes)
+    first, again, other = (refiner.refine(planes, y, z, numbers=[n])[0] for n in (0, 0, 1))
+    assert torch.equal(first, again)
+    assert not torch.equal(first, other)
 
 
 def test_annealing_lowers_the_cost_of_rounded_latents(model: Msp, planes: Tensor) -> None:
@@ -101,8 +159,8 @@ def test_the_greedy_search_needs_a_trade_off(model: Msp) -> None:
 
 
 def test_cold_rounding_is_rounding_and_differentiable() -> None:
-    x = torch.tensor([0.1, 0.9, -0.2, 2.0, -1.7], requires_grad=True)
-    generator = torch.Generator().manual_seed(0)
+    x = torch.tensor([[0.1, 0.9, -0.2, 2.0, -1.7]], requires_grad=True)
+    generator = [torch.Generator().manual_seed(0)]
     cold = gumbel_round(x, 0.01, generator)
     assert torch.allclose(cold, x.round(), atol=1e-3)
     warm = gumbel_round(x, 0.5, generator)

@@ -179,6 +179,21 @@ def test_stopped_encode_leaves_nothing(weights: Path, tmp_path: Path, number: st
     assert left_in(tmp_path) == ["clip.mkv"]
 
 
+def test_stopped_with_a_work_folder_says_how_to_go_on(
+    vidcodec: Vidcodec, clip: Path, weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stop(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    words = ("encode", clip, "--weights", weights, "--adapt", "none", "--work", tmp_path / "w", "--threads", "1")
+    with monkeypatch.context() as patch:
+        patch.setattr(vidcodec_encode._Encoder, "write", stop)
+        only_error(vidcodec(*words), 130, f"interrupted; finished steps are kept in {tmp_path / 'w'}: the same command")
+    outcome = vidcodec(*words)
+    assert outcome.code == 0
+    assert "went on from 2 finished steps" in outcome.err  # settings, refined frames
+
+
 def test_reader_that_left_is_no_error(shared_vdc: tuple[Path, Path]) -> None:
     reading, writing = os.pipe()
     os.close(reading)

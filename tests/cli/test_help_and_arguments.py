@@ -15,8 +15,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from vidcodec.cli.arguments import frame_range, frames_per_second, seconds, size_in_bytes
-from vidcodec.cli.encode import ADAPT_HELP
-from vidcodec.codec.presets import ADAPT
+from vidcodec.cli.encode import ADAPT_HELP, QUANTIZER_HELP, REFINE_HELP
+from vidcodec.codec.presets import ADAPT, QUANTIZERS, REFINE
 
 COMMANDS = (
     ("encode",), ("decode",), ("info",), ("verify",), ("evaluate",), ("filter",), ("fetch",), ("train",),
@@ -42,8 +42,8 @@ def test_help_has_examples(vidcodec: Vidcodec, command: tuple[str, ...]) -> None
     assert "examples:\n  vidcodec" in outcome.out
 
 
-def test_every_scope_of_adaptation_is_explained() -> None:
-    assert tuple(ADAPT_HELP) == ADAPT
+def test_every_choice_is_explained() -> None:
+    assert (tuple(ADAPT_HELP), tuple(REFINE_HELP), tuple(QUANTIZER_HELP)) == (ADAPT, REFINE, QUANTIZERS)
 
 
 def test_nothing_asked_prints_help(vidcodec: Vidcodec) -> None:

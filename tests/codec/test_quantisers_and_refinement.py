@@ -12,8 +12,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+from vidcodec.adapt.refine import Refiner
 from vidcodec.bitstream import BitstreamReader, pack_unit
-from vidcodec.codec import encode, quantising
+from vidcodec.codec import encode, quantising, refining
 from vidcodec.codec.decode import VideoDecoder, decode_video
 from vidcodec.codec.encode import EncodeResult, encode_video
 from vidcodec.codec.files import units_size
@@ -40,7 +41,7 @@ def tiny_weights(make_tiny: Callable[..., Msp], tmp_path_factory: pytest.TempPat
 
 @pytest.fixture(autouse=True)
 def few_steps(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(encode.REFINE_SCALE, "sga", 1)
+    monkeypatch.setitem(refining.REFINE_SCALE, "sga", 1)
 
 
 @pytest.fixture(scope="module")
@@ -92,7 +93,8 @@ def test_every_combination_decodes_to_what_it_costs(
     assert len(result.costs) == tried
     with BitstreamReader(result.output) as reader:
         kind = Quantizer.from_code(reader.header.quantizer).kind
-    assert kind in {"uniform": {"scalar"}, "rdoq": {"scalar"}, "trellis": {"scalar", "trellis8"}}[quantizer]
+    trellises = {"trellis4": "trellis4", "trellis": "trellis8"}
+    assert kind in {"scalar", trellises.get(quantizer)}
     if quantizer == "uniform":
         assert reader.header.quantizer == 0
 
@@ -102,6 +104,52 @@ def test_deciding_by_rate_and_refining_pay(clip: Path, options: EncodeOptions, t
     costs = encode_video(clip, tmp_path / "o.vdc", asked).costs
     plain, quantised, refined = costs.values()
     assert refined < quantised < plain
+
+
+def test_four_states_are_written_where_they_cost_less(
+    clip: Path, options: EncodeOptions, tiny_weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(quantising.KINDS, "trellis4", ("trellis4",))
+    result = encode_video(clip, tmp_path / "o.vdc", replace(options, quantizer="trellis4"))
+    assert result.chosen == "plain, trellis4"
+    assert true_cost(result, clip, tiny_weights) == pytest.approx(result.costs[result.chosen], rel=1e-6)
+
+
+@pytest.mark.parametrize("dearest", ["lof", "sga", "both"])
+def test_of_both_methods_the_cheaper_is_kept_for_every_frame(
+    make_clip: Callable[..., Path], options: EncodeOptions, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    dearest: str,
+) -> None:  # fmt: skip
+    """Whatever method is spoilt, the file costs no more than by the other, nor than with no refinement."""
+    refine = Refiner.refine
+
+    def spoilt(self: Refiner, planes: Any, y: Any, z: Any, *rest: Any) -> Any:
+        y, z = refine(self, planes, y, z, *rest)
+        return (y + 30.0, z) if dearest in (self.c.method, "both") else (y, z)
+
+    clip, asked = make_clip(frames=2), replace(options, quantizer="rdoq")
+    costs = encode_video(clip, tmp_path / "sane.vdc", replace(asked, refine="best")).costs
+    sane = costs["plain, scalar, best"]
+    monkeypatch.setattr(Refiner, "refine", spoilt)
+    costs = encode_video(clip, tmp_path / "o.vdc", replace(asked, refine="best")).costs
+    refined = costs["plain, scalar, best"]
+    if dearest == "both":
+        assert refined == costs["plain, scalar"]
+    else:
+        other = {"lof": "sga", "sga": "lof"}[dearest]
+        alone = encode_video(clip, tmp_path / "a.vdc", replace(asked, refine=other)).costs[f"plain, scalar, {other}"]
+        assert sane <= refined <= alone + 1e-9
+
+
+def test_frames_in_batches_cost_what_they_cost_alone(
+    make_clip: Callable[..., Path], options: EncodeOptions, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clip, asked = make_clip(frames=5), replace(options, quantizer="rdoq", refine="best", refine_steps=4)
+    costs = []
+    for pixels in (1, 2 * 48 * 32, 10**9):  # 5 batches, 3, 1
+        monkeypatch.setitem(refining.IN_FLIGHT, "cpu", pixels)
+        costs.append(min(encode_video(clip, tmp_path / "o.vdc", asked).costs.values()))
+    assert costs == pytest.approx([costs[0]] * 3, rel=1e-3)
 
 
 @pytest.mark.parametrize("refine", ["lof", "sga"])

@@ -32,8 +32,8 @@ def test_our_options_reach_the_encoder() -> None:
     options = codec.encode_options(37.5)
     assert (options.adapt, options.update_prior, options.max_minutes) == ("encoder", "spike-slab", 1.5)
     assert (options.weights, options.quality) == (Path("w.safetensors"), 37.5)
-    decided = parse_codec("vidcodec:refine=sga,quantizer=rdoq,refine-steps=3").codec.encode_options(50)  # type: ignore[attr-defined]
-    assert (decided.refine, decided.quantizer, decided.refine_steps) == ("sga", "rdoq", 3)
+    decided = parse_codec("vidcodec:refine=best,quantizer=trellis4,refine-steps=3").codec.encode_options(50)  # type: ignore[attr-defined]
+    assert (decided.refine, decided.quantizer, decided.refine_steps) == ("best", "trellis4", 3)
 
 
 def test_a_default_written_out_is_the_same_codec() -> None:

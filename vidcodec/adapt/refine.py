@@ -1,7 +1,8 @@
-"""Refining the latents of one picture with the model fixed: the decoder never knows.
+"""Refining the latents of pictures with the model fixed: the decoder never knows.
 
 Both methods lower  L = R + lambda * 255^2 * D  of the picture as it will be coded. The caller codes what they return
-and keeps it only if the true cost fell.
+and keeps it only if the true cost fell. Pictures of one size are refined together, each for itself: its own cost,
+reach and random numbers.
 
 **lof**, latent overfitting by greedy search. (Named by Zhang et al. 2022, arXiv 2210.04112, who do not print their
 search; this one is ours.) A quantiser decides every symbol by its own rate and its own error. What it leaves out,
@@ -12,7 +13,7 @@ decided values v, without each symbol's own rate. So the quantiser is given new 
 
 and decides again, by its real rates: the proximal operator. Changed symbols of z are tried in between, those of the
 greatest predicted gain. Whatever does not lower the cost, all symbols decided and all passes run again, is taken back
-and tried with half the reach.
+and tried with half the reach, picture by picture.
 
 **sga**, stochastic Gumbel annealing (Yang, Bamler, Mandt 2020, arXiv 2006.04240): y and z descend together through
 rounding that is random, towards floor or ceiling, with a temperature that falls to zero.
@@ -22,9 +23,10 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -60,18 +62,23 @@ class RefineConfig:
 
 @dataclass
 class _State:
-    """Latents as decided and coded: y's targets, z's symbols, what came of them."""
+    """Latents of B pictures as decided and coded: y's targets, z's symbols, what came of them."""
 
-    target: Tensor
+    target: Tensor  # (B, C, h, w)
     z_hat: Tensor
     y_hat: Tensor
-    loss: Tensor  # differentiable in target and z_hat
-    cost: float  # bits, with the tables' rates
+    to_y: Tensor  # gradient of the loss towards the decided values of y
+    to_z: Tensor  # and towards the symbols of z
+    cost: Tensor  # (B,) bits, with the tables' rates; float64, on the CPU
 
-    def gradients(self) -> tuple[Tensor, Tensor]:
-        """Of the loss, towards the decided values of y and the symbols of z."""
-        y, z = torch.autograd.grad(self.loss, (self.target, self.z_hat))
-        return y, z
+    def of(self, pictures: Tensor) -> _State:
+        """Some of the pictures, by a mask or indices (on the CPU)."""
+        return _State(*(getattr(self, f.name)[pictures] for f in fields(self)))
+
+    def take(self, pictures: Tensor, other: _State) -> None:
+        """Replace these pictures by those of `other`, in its order."""
+        for f in fields(self):
+            getattr(self, f.name)[pictures] = getattr(other, f.name)
 
 
 class Refiner:
@@ -90,11 +97,12 @@ class Refiner:
 
     def refine(
         self, planes: Tensor, y: Tensor, z: Tensor, seconds: float = math.inf,
-        progress: Callable[[float], None] | None = None,
+        progress: Callable[[float], None] | None = None, numbers: Sequence[int] | None = None,
     ) -> tuple[Tensor, Tensor]:  # fmt: skip
-        """Better latents y (1, C, h, w) and z for planes (1, 6, H/2, W/2); to be coded with `decisions`.
+        """Better latents y (B, C, h, w) and z for planes (B, 6, H/2, W/2); to be coded with `decisions`.
 
-        seconds: bounds the time, whatever the machine; the schedule shrinks with it.
+        seconds: bounds the time, whatever the machine; the schedule shrinks with it. numbers: of the pictures in their
+        video, by which each has random numbers of its own; from 0 by default.
         """
         if seconds <= 0:
             return y, z
@@ -107,98 +115,111 @@ class Refiner:
                 progress(done)
             return done
 
-        run = self._lof if self.c.method == "lof" else self._sga
+        planes, y, z = planes.to(self.level.device), y.detach(), z.detach()
         with torch.enable_grad():
-            return run(planes.to(self.level.device), y.detach(), z.detach(), share)
+            if self.c.method == "lof":
+                return self._lof(planes, y, z, share)
+            return self._sga(planes, y, z, share, range(len(y)) if numbers is None else numbers)
 
     # ---------------------------------------------------------------- greedy search
 
     def _lof(self, planes: Tensor, y: Tensor, z: Tensor, share: Callable[[int], float]) -> tuple[Tensor, Tensor]:
-        best = self._state(planes, y, torch.round(z))
-        to_y, to_z = best.gradients()
-        reach, z_share, step = self.c.reach, self.c.z_share, 0
-        while reach >= self.c.least_reach and share(step) < 1.0:
+        best = self._state(planes, y.clone(), torch.round(z))  # changed in place
+        reach, z_share = (torch.full((len(y),), v) for v in (self.c.reach, self.c.z_share))
+        step = 0
+        while len(at := torch.nonzero(reach >= self.c.least_reach)[:, 0]) and share(step) < 1.0:
+            now, pictures = best.of(at), planes[at]
             if changed := step % 3 == 2:
-                trial = self._state(planes, best.target, self._moved(best.z_hat, to_z, z_share))
+                trial = self._state(pictures, now.target, self._moved(now, z_share[at]), now.cost)
             else:
-                trial = self._state(planes, self._closer(best, to_y, reach), best.z_hat)
+                trial = self._state(pictures, self._closer(now, reach[at]), now.z_hat, now.cost)
             step += 1
-            if trial.cost < best.cost:
-                best = trial
-                to_y, to_z = best.gradients()
-            elif changed:
-                z_share /= 2
-            else:
-                reach /= 2
-        return best.target.detach(), best.z_hat.detach()
+            better = trial.cost < now.cost
+            best.take(at[better], trial.of(better))
+            (z_share if changed else reach)[at[~better]] /= 2
+        return best.target, best.z_hat
 
-    def _closer(self, s: _State, gradient: Tensor, reach: float) -> Tensor:
+    def _closer(self, s: _State, reach: Tensor) -> Tensor:
         """Targets of y after a proximal gradient step."""
         assert self.decisions.weight is not None
-        weight = torch.from_numpy(self.decisions.weight).to(gradient)[:, None, None]
-        return torch.lerp(s.target.detach(), s.y_hat - gradient / (2 * weight), reach)
+        weight = torch.from_numpy(self.decisions.weight).to(s.to_y)[:, None, None]
+        return torch.lerp(s.target, s.y_hat - s.to_y / (2 * weight), reach.to(s.target)[:, None, None, None])
 
-    def _moved(self, z_hat: Tensor, gradient: Tensor, share: float) -> Tensor:
-        """Symbols of z, those of the greatest predicted gain one step downhill."""
+    def _moved(self, s: _State, shares: Tensor) -> Tensor:
+        """Symbols of z, those of the greatest predicted gain in each picture one step downhill."""
         index = self.model.z_indices(self.level)
-        step = -gradient.sign() * (index.round() > 0)
-        gain = gradient.abs() * step.abs() + symbol_bits(z_hat, index) - symbol_bits(z_hat + step, index)
-        gaining = gain[(gain > 0) & (step != 0)]
-        if not gaining.numel():
-            return z_hat.detach()
-        least = torch.quantile(gaining, max(0.0, 1.0 - share))
-        return (z_hat + step * (gain >= least)).detach()
+        step = -s.to_z.sign() * (index.round() > 0)
+        gain = s.to_z.abs() * step.abs() + symbol_bits(s.z_hat, index) - symbol_bits(s.z_hat + step, index)
+        possible, moved = (gain > 0) & (step != 0), s.z_hat.clone()
+        for i, share in enumerate(shares.tolist()):
+            if possible[i].any():
+                least = torch.quantile(gain[i][possible[i]], max(0.0, 1.0 - share))
+                moved[i] += step[i] * (gain[i] >= least)
+        return moved
 
-    def _state(self, planes: Tensor, target: Tensor, z_hat: Tensor) -> _State:
-        """Decide all symbols for these targets, and what comes of it."""
+    def _state(self, planes: Tensor, target: Tensor, z_hat: Tensor, below: Tensor | None = None) -> _State:
+        """Decide all symbols for these targets, and what comes of it.
+
+        below: costs (B,); gradients are taken of the pictures that cost less, and are zero for the others.
+        """
         target, z_hat = target.detach().requires_grad_(True), z_hat.detach().requires_grad_(True)
-        table_bits = 0.0
+        level = self.level.expand(len(planes))
+        table_bits = torch.zeros(len(planes), dtype=torch.float64)
         quantizer = self.decisions.quantizer
         unit, finer = quantizer.spacing, quantizer.finer
 
         def code(y: Tensor, mean: Tensor, index: Tensor, channels: slice) -> tuple[Tensor, Tensor]:
-            nonlocal table_bits
             residual = y - mean
             tables = index.detach().round().clamp(0, MAX_INDEX).to(torch.uint8).cpu().numpy()
-            symbols, values = self.decisions.quantise(residual.detach().cpu().numpy(), tables, channels)
-            table_bits += float(quantisers.symbol_bits(quantizer, symbols, tables).sum())
+            x, values = residual.detach().cpu().numpy(), np.empty(residual.shape, np.int32)
+            for i in range(len(x)):  # a trellis starts anew in each
+                one = slice(i, i + 1)
+                symbols, values[one] = self.decisions.quantise(x[one], tables[one], channels)
+                table_bits[i] += float(quantisers.symbol_bits(quantizer, symbols, tables[one]).sum())
             decided = torch.from_numpy(values).to(residual) / UNIT
             # Its own rate is the quantiser's affair: here, rate is a function of mean and index only.
             moving = decided + mean.detach() - mean
             return residual + (decided - residual).detach(), symbol_bits(moving / unit, index + finer).sum((1, 2, 3))
 
         with autocast(planes.device):
-            y_hat, y_bits = self.model.code_passes(target, z_hat, self.level, code)
-            out = self.model.synthesise(y_hat, self.level)
-        z_bits = symbol_bits(z_hat.detach(), self.model.z_indices(self.level)).sum()
+            y_hat, y_bits = self.model.code_passes(target, z_hat, level, code)
+            out = self.model.synthesise(y_hat, level)
+        z_bits = symbol_bits(z_hat.detach(), self.model.z_indices(self.level)).sum((1, 2, 3))
         error = self._error_bits(out, planes)
-        cost = table_bits + z_bits.item() + error.item()
-        return _State(target, z_hat, y_hat.detach(), y_bits.sum() + error, cost)
+        cost = table_bits + (z_bits + error.detach()).double().cpu()
+        better = torch.ones(len(cost), dtype=torch.bool) if below is None else cost < below
+        to_y, to_z = torch.zeros_like(target), torch.zeros_like(z_hat)
+        if better.any():
+            loss = (y_bits + error)[better.to(error.device)].sum()
+            to_y, to_z = torch.autograd.grad(loss, (target, z_hat))
+        return _State(target.detach(), z_hat.detach(), y_hat.detach(), to_y, to_z, cost)
 
     def _error_bits(self, out: Tensor, planes: Tensor) -> Tensor:
-        """lambda * 255^2 * D of the whole picture."""
+        """lambda * 255^2 * D of whole pictures, (B,)."""
         pixels = 4 * planes.shape[-1] * planes.shape[-2]
-        return self.lam * 255.0**2 * pixels * weighted_mse(out.float(), planes, PLANE_WEIGHTS).sum()
+        return self.lam * 255.0**2 * pixels * weighted_mse(out.float(), planes, PLANE_WEIGHTS)
 
     # ------------------------------------------------------------ stochastic annealing
 
-    def _sga(self, planes: Tensor, y: Tensor, z: Tensor, share: Callable[[int], float]) -> tuple[Tensor, Tensor]:
+    def _sga(
+        self, planes: Tensor, y: Tensor, z: Tensor, share: Callable[[int], float], numbers: Sequence[int]
+    ) -> tuple[Tensor, Tensor]:
         y, z = y.clone().requires_grad_(True), z.clone().requires_grad_(True)
         optimiser = torch.optim.Adam([y, z], lr=self.c.learning_rate, betas=(0.9, 0.99))
-        generator = torch.Generator().manual_seed(self.c.seed)
-        index, step = self.model.z_indices(self.level), 0
+        generators = [generator_of(self.c.seed, n) for n in numbers]
+        level, index, step = self.level.expand(len(y)), self.model.z_indices(self.level), 0
         while (done := share(step)) < 1.0:
             temperature = annealed(done, self.c.hot)
 
             def code(y: Tensor, mean: Tensor, index: Tensor, _: slice) -> tuple[Tensor, Tensor]:
-                q = gumbel_round(y - mean, temperature, generator)  # noqa: B023 (called in this round only)
+                q = gumbel_round(y - mean, temperature, generators)  # noqa: B023 (called in this round only)
                 return q, symbol_bits(q, index).sum((1, 2, 3))
 
             with autocast(planes.device):
-                z_soft = gumbel_round(z, temperature, generator)
-                y_hat, y_bits = self.model.code_passes(y, z_soft, self.level, code)
-                out = self.model.synthesise(y_hat, self.level)
-            loss = y_bits.sum() + symbol_bits(z_soft, index).sum() + self._error_bits(out, planes)
+                z_soft = gumbel_round(z, temperature, generators)
+                y_hat, y_bits = self.model.code_passes(y, z_soft, level, code)
+                out = self.model.synthesise(y_hat, level)
+            loss = y_bits.sum() + symbol_bits(z_soft, index).sum() + self._error_bits(out, planes).sum()
             optimiser.zero_grad(set_to_none=True)
             loss.backward()
             optimiser.step()
@@ -211,15 +232,21 @@ def annealed(share: float, hot: float) -> float:
     return min(0.5, math.exp(-2.0 * (share - hot)))
 
 
-def gumbel_round(x: Tensor, temperature: float, generator: torch.Generator) -> Tensor:
-    """x rounded at random towards floor or ceiling, differentiable: the paper's equations 9 and 10.
+def generator_of(seed: int, number: int) -> torch.Generator:
+    """Random numbers of one picture of a video, whatever others it is refined with."""
+    return torch.Generator().manual_seed(int(np.random.SeedSequence((seed, number)).generate_state(1, np.uint64)[0]))
+
+
+def gumbel_round(x: Tensor, temperature: float, generators: Sequence[torch.Generator]) -> Tensor:
+    """x (B, ...) rounded at random towards floor or ceiling, differentiable: the paper's equations 9 and 10.
 
     Nearer is likelier, by the inverse hyperbolic tangent of the distance; both the odds and their softmax sharpen
-    as the temperature falls.
+    as the temperature falls. generators: one for each picture.
     """
     low = x.detach().floor()
     away = torch.stack([x - low, low + 1 - x]).clamp(1e-4, 1 - 1e-4)  # from floor, from ceiling
-    uniform = torch.rand(away.shape, generator=generator).clamp(1e-9, 1 - 1e-7).to(x.device)
+    drawn = [torch.rand((2, 1, *x.shape[1:]), generator=g) for g in generators]
+    uniform = torch.cat(drawn, 1).clamp(1e-9, 1 - 1e-7).to(x.device)
     gumbel = -torch.log(-torch.log(uniform))
     odds = torch.softmax((-torch.atanh(away) / temperature + gumbel) / temperature, 0)
     return low + odds[1]

@@ -40,11 +40,13 @@ REFINE_HELP = {
     "none": "latents as the encoder gives them",
     "lof": "greedy search for better ones",
     "sga": "stochastic annealing of them, slower",
+    "best": "both, the cheaper of the two for every frame, slowest",
 }
 QUANTIZER_HELP = {
     "uniform": "plain rounding",
     "rdoq": "rounding that weighs bits against error",
-    "trellis": "trellis-coded, or rdoq where that costs less",
+    "trellis4": "trellis-coded with 4 states, or rdoq where that costs less",
+    "trellis": "8 states, a little smaller, about twice the time to decide",
 }
 PRESETS_HELP = "presets:\n" + "\n".join(f"  {name:8} {preset.cost}" for name, preset in PRESETS.items())
 EPILOG = f"""\
@@ -59,6 +61,7 @@ examples:
   vidcodec encode still.png -o still.vdc --adapt none --preset best     only the latents are refined
   vidcodec encode talk.mp4 -o t.vdc --refine none --quantizer rdoq      quick, and a little smaller than uniform
   vidcodec encode clip.mp4 -o c.vdc --update-parameters learned         for short videos: update what pays for its bits
+  vidcodec encode day.mp4 -o day.vdc --preset best --work day.work      stopped? the same command goes on
   vidcodec encode scan.png -o scan.vdc --lossless      every sample as it was; RGB stays RGB
   vidcodec encode talk.mp4 -o t.vdc --lossless --fps source             every frame of a video, and every sample of it
   vidcodec encode talk.mp4 -o t.vdc --json | jq -c 'select(.event == "result")'
@@ -146,6 +149,12 @@ def add_parser(subparsers: Any) -> None:
         "--quantizer", choices=QUANTIZERS, help=f"how latents become symbols ({kinds}; default: the preset's)"
     )
     add_seed(work, "of the random choices while adapting and refining")
+    work.add_argument(
+        "--work", type=Path, metavar="DIR",
+        help="keep finished steps (settings, the adapted network, refined frames) in this folder until the file is "
+        "written; the same command goes on from them after Ctrl-C or a crash, finetuning that was not finished starts "
+        "again (--max-time holds for each run)",
+    )  # fmt: skip
 
     model = parser.add_argument_group("model and machine")
     model.add_argument(
@@ -162,6 +171,8 @@ def run(args: argparse.Namespace) -> int:
     check_input(args.input)
     output = args.output or args.input.with_suffix(".vdc")
     check_output(output, overwrite=args.overwrite, source=args.input, suffix=".vdc")
+    if args.work:
+        args.interrupted = f"finished steps are kept in {args.work}: the same command goes on from them"
     with Progress(json=args.json) as progress:
         progress("load", 0.0)
         use_threads(args.threads)
@@ -187,6 +198,7 @@ def run(args: argparse.Namespace) -> int:
             device=args.device,
             seed=args.seed,
             lossless=args.lossless,
+            work=args.work,
         )
         result = encode_video(args.input, output, options, progress)
     console.outcome(result, summary, json=args.json)

@@ -4,9 +4,11 @@
     level       the rate level that meets the request
     quantise    search settings of the quantiser that suit them
     adapt       finetune the network to these frames, as that quantiser codes them
-    refine      search better latents, frame by frame
+    refine      search better latents of every frame
                 every step codes all frames for real and is kept if the true cost fell
     write       HEAD, UPDT, FRAM..., INDX, DONE, renamed into place when complete
+
+Settings, the adapted network and refined frames are kept in a folder where one is given (`vidcodec.codec.work`).
 """
 
 from __future__ import annotations
@@ -15,7 +17,7 @@ import math
 import os
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, replace
 from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
@@ -26,101 +28,37 @@ import torch
 from vidcodec.adapt.deciding import deciding
 from vidcodec.adapt.decisions import Decisions, error_weights
 from vidcodec.adapt.objective import MspObjective
-from vidcodec.adapt.refine import RefineConfig, Refiner
-from vidcodec.bitstream import FrameUnit
 from vidcodec.codec.adapting import finetuned, settled_strategy
+from vidcodec.codec.candidates import Candidate, CodedFrame, CodedVideo
 from vidcodec.codec.crops import FrameCrops
 from vidcodec.codec.files import Report, spool, units_size, write_file
-from vidcodec.codec.models import LEVEL_STEP, BaseModel, load_base, pick_device
+from vidcodec.codec.models import LEVEL_STEP, load_base, pick_device
 from vidcodec.codec.options import EncodeOptions
-from vidcodec.codec.pictures import CodedPicture, MspPictureCodec
-from vidcodec.codec.planes import frame_to_planes, plane_errors, planes_to_frame
+from vidcodec.codec.planes import frame_to_planes, padded_size
 from vidcodec.codec.presets import DEFAULT_QUALITY, PRESETS
 from vidcodec.codec.quality import quality_figures
-from vidcodec.codec.quantising import PLAIN_SETTINGS, Settings, search_settings
+from vidcodec.codec.quantising import Settings, search_settings
 from vidcodec.codec.ratecontrol import Target, meet_target, search_level
+from vidcodec.codec.refining import LOF_TRADE_OFF, RefinedPictures, batches, methods_of
+from vidcodec.codec.work import (
+    Work,
+    encoder_side,
+    network_digest,
+    pack_frames,
+    rebuilt,
+    unpack_frames,
+    work_key,
+)
 from vidcodec.denormals import flushed_denormals
-from vidcodec.errors import ModelError, RateControlError
-from vidcodec.models.msp import PLANE_WEIGHTS, Msp
+from vidcodec.errors import ModelError, RateControlError, VidcodecError
+from vidcodec.models.msp import Msp
+from vidcodec.quantize.quantizer import Quantizer
 from vidcodec.video import VideoFormat
 
 SEARCH_FRAMES = 6
 # Luma samples that a quantiser's settings are searched on, and about how many codings of them that takes.
 SAMPLE_PIXELS, TRIALS = 250_000, 14
-# The greedy search knows what a symbol is worth to later passes, so rate may count nearly in full.
-LOF_TRADE_OFF = 0.707
-# A step of annealing is one of many small ones.
-REFINE_SCALE = {"lof": 1, "sga": 10}
 FILE_OVERHEAD = 200  # bytes that all files have besides their updates and frames, an upper bound
-
-
-@dataclass(frozen=True, eq=False)
-class Candidate:
-    """A way of coding the video: a network, the update that takes a decoder there, what decides the symbols."""
-
-    name: str
-    model: BaseModel
-    update: bytes = b""
-    settings: Settings = PLAIN_SETTINGS
-    refine: str = "none"
-
-
-@dataclass
-class CodedVideo:
-    """All frames coded one way, in memory."""
-
-    candidate: Candidate
-    level: int
-    extra: bytes
-    frames: list[FrameUnit] = field(default_factory=list)
-    errors: list[np.ndarray] = field(default_factory=list)  # (3,) each, code values squared
-    bits: list[tuple[float, float]] = field(default_factory=list)  # of y and z
-
-    @property
-    def y_bits(self) -> float:
-        return sum(y for y, _ in self.bits)
-
-    @property
-    def z_bits(self) -> float:
-        return sum(z for _, z in self.bits)
-
-    @property
-    def frame_sizes(self) -> list[int]:
-        return [len(f.to_bytes()) for f in self.frames]
-
-    def cost(self, lam: float, pixels: int, bit_depth: int) -> float:
-        """True R-D-M cost in bits per pixel: bytes of the file but for what all files share, and decoded pictures."""
-        errors = sum(self.frame_cost(i, lam, pixels, bit_depth, size=0) for i in range(len(self.frames)))
-        return 8 * units_size(self.candidate.update, self.frame_sizes) / pixels + errors
-
-    def frame_cost(self, i: int, lam: float, pixels: int, bit_depth: int, size: int | None = None) -> float:
-        """Frame i's share of the cost."""
-        peak = float((1 << bit_depth) - 1)
-        size = len(self.frames[i].y) + len(self.frames[i].z) if size is None else size
-        d = float(self.errors[i] @ PLANE_WEIGHTS) / peak**2 / len(self.frames)
-        return 8 * size / pixels + lam * 255.0**2 * d
-
-    def take_over(self, known: CodedVideo, lam: float, video: VideoFormat) -> None:
-        """Frames of `known` that cost less, where one decoder reads both."""
-        a, b = self.candidate, known.candidate
-        if (a.model, a.settings.quantizer) != (b.model, b.settings.quantizer):
-            return
-        pixels = video.width * video.height * len(self.frames)
-        for i in range(len(self.frames)):
-            ours, theirs = (v.frame_cost(i, lam, pixels, video.bit_depth) for v in (self, known))
-            if theirs < ours:
-                self.frames[i], self.errors[i], self.bits[i] = known.frames[i], known.errors[i], known.bits[i]
-
-
-@dataclass(frozen=True)
-class RefinedPictures:
-    """Pictures through refinement and coding, under one set of decisions."""
-
-    codec: MspPictureCodec
-    refiner: Refiner
-
-    def encode(self, planes: torch.Tensor, seconds: float, progress: Callable[[float], None]) -> CodedPicture:
-        return self.codec.encode_latents(*self.refiner.refine(planes, *self.codec.latents(planes), seconds, progress))
 
 
 @dataclass(frozen=True)
@@ -191,6 +129,7 @@ class _Encoder:
         self.check_model()
         self.spool_frames()
         with self.frames:
+            self.open_work()
             plain = Candidate("plain", self.base)
             self.unadapted = [plain]
             self.target = Target.of(self.o, self.pixels)
@@ -205,7 +144,9 @@ class _Encoder:
                 best = self.better(best, self.refined(best.candidate), level)
             if self.target:
                 best = self.meet_target(best)
-            return self.write(best)
+            result = self.write(best)
+            self.work.finish()
+            return result
 
     def check_model(self) -> None:
         """Settle what the options leave open; raises ModelError for what the model cannot do, before slow work."""
@@ -237,10 +178,20 @@ class _Encoder:
         self.pixels = self.format.width * self.format.height * len(self.frames)
         self.timed("read", start)
 
+    def open_work(self) -> None:
+        key = work_key(self.o, self.base, self.format, self.frames) if self.o.work else ""
+        self.work = Work(self.o.work, key, self.notes)
+
     def adapt(self, candidate: Candidate, level: int) -> Candidate:
         """The candidate's network finetuned to the video, on symbols as the candidate's settings decide them."""
         start = time.monotonic()
         self.report("adapt", 0.0, {})
+        came_from = ("adapted", level, candidate.settings)
+        if known := self.work.load(came_from):
+            try:
+                return self.adapted(candidate, *known)
+            except VidcodecError as error:  # other importance scores, say
+                self.work.refuse(came_from, error)
         network = self.msp(candidate)
         crops = FrameCrops(self.frames, self.format.bit_depth, self.base.multiple, self.base.device)  # type: ignore[arg-type]
         rate_level = torch.full((1,), level / LEVEL_STEP, device=self.base.device)
@@ -250,20 +201,33 @@ class _Encoder:
             self.o, candidate.model, self.strategy, MspObjective(network, rate_level, code=code), crops, self.report,
             scope=self.o.adapt, max_seconds=self.adapting_seconds,
         )  # fmt: skip
-        assert isinstance(tuned.model, Msp)
-        self.curve = tuned.curve
         self.timed("adapt", start)
         what = self.o.adapt if self.strategy.name == "all" else f"{self.o.adapt}, {selection.strategy}"
-        name = candidate.name.replace("plain", f"adapted ({what})")
-        return replace(candidate, name=name, model=self.base.with_network(tuned.model.eval()), update=tuned.payload)
+        about = {"name": candidate.name.replace("plain", f"adapted ({what})"), "curve": tuned.curve}
+        arrays = {"update:": np.frombuffer(tuned.payload, np.uint8),
+                  **encoder_side(tuned.model, self.base, tuned.payload)}  # fmt: skip
+        self.work.save(came_from, about, arrays)
+        return self.adapted(candidate, about, arrays)
+
+    def adapted(self, candidate: Candidate, about: dict[str, Any], arrays: dict[str, np.ndarray]) -> Candidate:
+        """With the network that finetuning gave, now or in an earlier run."""
+        payload = arrays.pop("update:").tobytes()
+        model = rebuilt(self.base, payload, arrays)
+        self.curve = about["curve"]
+        return replace(candidate, name=about["name"], model=model, update=payload)
 
     def quantise(self, candidate: Candidate, level: int) -> Candidate:
         """The same network, under the quantiser that suits a sample of the frames best."""
         start = time.monotonic()
-        settings = search_settings(
-            self.msp(candidate), level, self.sample, self.quantizer,
-            lambda n: self.report("quantiser", min(1.0, n / TRIALS), {}),
-        )  # fmt: skip
+        came_from = ("settings", level, candidate.name)
+        if known := self.work.load(came_from):
+            settings = Settings(Quantizer(**known[0]["quantizer"]), known[0]["trade_off"])
+        else:
+            settings = search_settings(
+                self.msp(candidate), level, self.sample, self.quantizer,
+                lambda n: self.report("quantiser", min(1.0, n / TRIALS), {}),
+            )  # fmt: skip
+            self.work.save(came_from, asdict(settings), {})
         self.timed("quantiser", start)
         return replace(candidate, name=f"{candidate.name}, {settings.quantizer.kind}", settings=settings)
 
@@ -276,7 +240,7 @@ class _Encoder:
         """Code every frame with the candidate; keep it if its true cost is less than the best's."""
         start = time.monotonic()
         coded = self.code(candidate, level, known=best)
-        self.costs[candidate.name] = coded.cost(self.rate_lambda(level), self.pixels, self.format.bit_depth)
+        self.costs[candidate.name] = coded.cost(self.rate_lambda(level), self.format)
         self.timed("refine" if candidate.refine != "none" else "code", start)
         if best is None or self.costs[candidate.name] < self.costs[best.candidate.name]:
             return coded
@@ -312,10 +276,10 @@ class _Encoder:
         )  # fmt: skip
         return crops.checks()
 
-    def decisions(self, candidate: Candidate, level: int, *, refining: bool = False) -> Decisions:
-        """The candidate's settings at a rate level, with weights measured there; refining: for refined latents."""
+    def decisions(self, candidate: Candidate, level: int, method: str = "") -> Decisions:
+        """The candidate's settings at a rate level, with weights measured there; method: of refinement, if any."""
         settings = candidate.settings
-        if refining and candidate.refine == "lof":
+        if method == "lof":
             settings = replace(settings, trade_off=max(LOF_TRADE_OFF, settings.trade_off or 0.0))
         if settings.trade_off is None:
             return Decisions(settings.quantizer)
@@ -338,42 +302,53 @@ class _Encoder:
         known: frames coded before at this level. Refinement takes one over where it costs less and the same decoder
         reads it.
         """
-        decisions = self.decisions(candidate, level)
-        codec = candidate.model.picture_codec(level, self.format, decisions=decisions)
-        refiner = self.refiner(candidate, level)
+        if candidate.refine != "none":
+            return self.code_refined(candidate, level, known)
+        codec = candidate.model.picture_codec(level, self.format, decisions=self.decisions(candidate, level))
         video = CodedVideo(candidate, level, getattr(codec, "extra", b""))
         indices = range(len(self.frames)) if picked is None else picked
-        stage = ("code " if refiner is None else "refine ") + candidate.name
         for done, i in enumerate(indices):
             frame = self.frames[i]
-            planes = frame_to_planes(frame, self.format.bit_depth, codec.multiple)
-            left = (self.refining_until - time.monotonic()) / (len(indices) - done)
-            if refiner is None or left <= 0:
-                coded = codec.encode(planes)
-            else:
-                coded = refiner.encode(
-                    planes, left,
-                    lambda share, done=done: self.report(stage, (done + share) / len(indices), {}),  # type: ignore[misc]
-                )  # fmt: skip
-            decoded = planes_to_frame(coded.planes, self.format, frame.pts)
-            video.frames.append(FrameUnit(index=i, pts=frame.pts, z=b"", y=coded.payload, checksum=coded.log.crc))
-            video.errors.append(plane_errors(frame, decoded))
-            video.bits.append((coded.log.y_bits, coded.log.z_bits))
+            coded = codec.encode(frame_to_planes(frame, self.format.bit_depth, codec.multiple))
+            video.coded.append(CodedFrame.of(i, frame, coded, self.format))
             if picked is None:
-                self.report(stage, (done + 1) / len(indices), {})
-        if refiner is not None and known is not None and known.level == level:
-            video.take_over(known, self.rate_lambda(level), self.format)
+                self.report(f"code {candidate.name}", (done + 1) / len(indices), {})
         return video
 
-    def refiner(self, candidate: Candidate, level: int) -> RefinedPictures | None:
-        if candidate.refine == "none":
-            return None
-        decisions = self.decisions(candidate, level, refining=True)
-        rate_level = torch.full((1,), level / LEVEL_STEP, device=self.base.device)
-        steps = self.refine_steps * REFINE_SCALE[candidate.refine]
-        config = RefineConfig(candidate.refine, steps, seed=self.o.seed)
-        refiner = Refiner(self.msp(candidate), rate_level, decisions, config)
-        return RefinedPictures(MspPictureCodec(self.msp(candidate), level, decisions), refiner)
+    def code_refined(self, candidate: Candidate, level: int, known: CodedVideo | None) -> CodedVideo:
+        """Code all frames with refined latents, as many together as the device takes, while there is time."""
+        video, count, lam = CodedVideo(candidate, level, b""), len(self.frames), self.rate_lambda(level)
+        network, multiple = self.msp(candidate), self.base.multiple
+        decisions = {method: self.decisions(candidate, level, method) for method in methods_of(candidate.refine)}
+        pictures = RefinedPictures(network, level, candidate.refine, decisions, self.refine_steps, self.o.seed)
+        plain = candidate.model.picture_codec(level, self.format, decisions=self.decisions(candidate, level))
+        height, width = padded_size(self.format.height, self.format.width, multiple)
+        digest = network_digest(network) if self.o.work else ""
+        for batch in batches(count, height * width, self.base.device):
+            came_from = ("refined", digest, candidate.settings, candidate.refine, level, batch)
+            if kept := self.work.load(came_from):
+                video.coded += unpack_frames(kept[1])
+                continue
+            frames = [self.frames[i] for i in batch]
+            planes = [frame_to_planes(frame, self.format.bit_depth, multiple) for frame in frames]
+            left = (self.refining_until - time.monotonic()) * len(batch) / (count - batch.start)
+
+            def progress(share: float, batch: range = batch) -> None:
+                self.report(f"refine {candidate.name}", (batch.start + share * len(batch)) / count, {})
+
+            if left > 0:
+                ways = pictures.encode(torch.cat(planes), batch, left, progress)
+            else:
+                ways = [[plain.encode(x)] for x in planes]
+            for i, frame, coded in zip(batch, frames, ways, strict=True):
+                found = [CodedFrame.of(i, frame, c, self.format) for c in coded]
+                video.coded.append(min(found, key=lambda c: c.cost(lam, self.format)))
+            if left > 0:
+                self.work.save(came_from, {}, pack_frames(video.coded[batch.start :]))
+            progress(1.0)
+        if known is not None and known.level == level:
+            video.take_over(known, lam, self.format)
+        return video
 
     # -------------------------------------------------------------------- rate control
 
@@ -413,7 +388,7 @@ class _Encoder:
         rivals = [self.code(c, video.level) for c in self.unadapted if c is not video.candidate]
         met = [v for v in rivals if target.met(self.measure(v, len(self.frames)))] + [video]
         lam = self.rate_lambda(video.level)
-        self.costs = {v.candidate.name: v.cost(lam, self.pixels, self.format.bit_depth) for v in met}
+        self.costs = {v.candidate.name: v.cost(lam, self.format) for v in met}
         return min(met, key=lambda v: self.costs[v.candidate.name])
 
     def sample_measure(self, candidate: Candidate) -> Callable[[int], float]:

@@ -21,7 +21,8 @@ class EncodeOptions:
     max_minutes bounds adaptation and refinement together. refine, quantizer, steps and refine_steps are the
     preset's where None; refine_steps are per frame. lossless: keep every sample; leaves no choice of rate, model,
     quantiser and refinement. update_parameters is one of `vidcodec.adapt.strategy`; where None,
-    those of learned importance if the weights come with scores, else all.
+    those of learned importance if the weights come with scores, else all. work: a folder where finished steps are
+    kept until the file is written, for a later run with these options to go on from.
     """
 
     sampling: Sampling = field(default_factory=Sampling)
@@ -43,6 +44,7 @@ class EncodeOptions:
     device: str = "auto"
     seed: int = 0
     lossless: bool = False
+    work: Path | None = None
 
     def __post_init__(self) -> None:
         asked = [v for v in (self.quality, self.target_psnr, self.target_bpp, self.target_size) if v is not None]
@@ -66,7 +68,8 @@ class EncodeOptions:
             if not self.finetuning_steps:
                 raise UnsupportedInputError(
                     f"--preset {self.preset} does not adapt: for --update-parameters take medium, slow or best"
-                    if self.steps is None else "an update takes finetuning steps: give more than 0"
+                    if self.steps is None
+                    else "an update takes finetuning steps: give more than 0"
                 )
         for option, asked_for, known in (("refine", self.refine, REFINE), ("quantizer", self.quantizer, QUANTIZERS)):
             if asked_for is not None and asked_for not in known:
@@ -81,7 +84,7 @@ class EncodeOptions:
             "--quality": self.quality, "--target-psnr": self.target_psnr, "--target-bpp": self.target_bpp,
             "--target-size": self.target_size, "--refine": self.refine, "--quantizer": self.quantizer,
             "--model": None if self.model in (DEFAULT_MODEL, LOSSLESS) else self.model,
-            "--adapt encoder": self.adapt if self.adapt == "encoder" else None,
+            "--adapt encoder": self.adapt if self.adapt == "encoder" else None, "--work": self.work,
         }  # fmt: skip
         for option, value in chosen.items():
             if value is not None:

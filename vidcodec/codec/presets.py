@@ -17,16 +17,16 @@ class Preset:
 
 
 # Per minute, the trellis gains most, then greedy search, then finetuning; annealing loses to the greedy search at any
-# time spent (scripts/measure_refinement.py).
+# time spent (scripts/measure_refinement.py). Only 'best' spends time on it as well, several times the greedy search's.
 PRESETS = {
     "fast": Preset(0, "none", 0, "trellis", "trellis, no adaptation: seconds"),
     "medium": Preset(300, "lof", 8, "trellis", "300 finetuning steps, 8 of refinement a frame: minutes on two cores"),
     "slow": Preset(1500, "lof", 16, "trellis", "1500 and 16 steps: a quarter of an hour to half an hour on two cores"),
-    "best": Preset(6000, "lof", 32, "trellis", "6000 and 32 steps: one to two hours on two cores"),
+    "best": Preset(6000, "best", 32, "trellis", "6000 and 32 steps, annealing besides: hours; limit with --max-time"),
 }
 ADAPT = ("none", "encoder", "decoder", "full")
-REFINE = ("none", "lof", "sga")
-QUANTIZERS = ("uniform", "rdoq", "trellis")
+REFINE = ("none", "lof", "sga", "best")
+QUANTIZERS = ("uniform", "rdoq", "trellis4", "trellis")
 # The last two leave something out, to show what it is worth.
 UPDATE_PRIORS = ("adaptive", "spike-slab", "no-rate", "no-quantisation")
 DEFAULT_MODEL = "msp"

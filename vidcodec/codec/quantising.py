@@ -35,9 +35,12 @@ TRADE_OFFS = (0.088, 0.125, 0.177, 0.25, 0.354, 0.5, 0.707, 1.0)
 # Where the search begins, by kind; each kind only where `--quantizer` allows it.
 STARTS = {
     "scalar": Settings(Quantizer("scalar", 1, 0), 0.354),
+    "trellis4": Settings(Quantizer("trellis4", 1, 3), 0.354),
     "trellis8": Settings(Quantizer("trellis8", 1, 3), 0.354),
 }
-KINDS = {"uniform": (), "rdoq": ("scalar",), "trellis": ("trellis8", "scalar")}
+KINDS = {
+    "uniform": (), "rdoq": ("scalar",), "trellis4": ("trellis4", "scalar"), "trellis": ("trellis8", "scalar"),
+}  # fmt: skip
 
 
 def search_settings(

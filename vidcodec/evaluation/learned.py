@@ -24,7 +24,7 @@ from vidcodec.video import Frame, Sampling, VideoFormat
 # What the bytes of a .vdc file depend on; the rest of the package is not part of a point's key.
 CODE = ("adapt", "bitstream", "codec", "entropy", "models", "quantize", "video")
 # The rate point is a quality, and all codecs get the same frames.
-NOT_OPTIONS = ("sampling", "quality", "target_psnr", "target_bpp", "target_size")
+NOT_OPTIONS = ("sampling", "quality", "target_psnr", "target_bpp", "target_size", "work")
 CHOICES: dict[str, tuple[str, ...]] = {
     "preset": tuple(PRESETS), "adapt": ADAPT, "update_prior": UPDATE_PRIORS, "refine": REFINE, "quantizer": QUANTIZERS,
 }  # fmt: skip
