@@ -5,18 +5,22 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from vidcodec.adapt.importance import OBJECTIVES
+from vidcodec.adapt.importance import OBJECTIVES, save_importance
 from vidcodec.adapt.objective import Outcome, signs
 from vidcodec.adapt.selection import Strategy, select
 from vidcodec.errors import ModelError
+from vidcodec.postfilter.checkpoint import load_filter
+from vidcodec.training.filter_data import prepare_pairs
 from vidcodec.training.importance import (
     MODELS,
     Content,
@@ -144,6 +148,20 @@ def test_the_likeliest_scale_is_the_spread(objective: str) -> None:
     scales = torch.linspace(2.0, 12.0, 101)
     best = float(scales[torch.stack([MODELS[objective](x, s).mean() for s in scales]).argmin()])
     assert best == pytest.approx(5.0 * (math.sqrt(2) if objective == "gaussian" else 1.0), rel=0.06)
+
+
+def test_scores_of_a_filter_come_from_pictures_or_its_training_pairs(tmp_path: Path) -> None:
+    noise = np.random.default_rng(1).integers(0, 256, (16, 16, 3)).astype(np.uint8)
+    (tmp_path / "pictures").mkdir()
+    cv2.imwrite(str(tmp_path / "pictures" / "0.png"), cv2.resize(noise, (300, 290)))
+    prepare_pairs(tmp_path / "pictures", tmp_path / "pairs", 2, seed=0)
+    c = replace(QUICK, contents=1, score_steps=1, pixels=1_000_000)
+    found = [importance_of("filter-small", tmp_path / folder, c) for folder in ("pictures", "pairs")]
+    assert found[0].digest("laplace") == found[1].digest("laplace")
+    network, _ = load_filter("small")
+    save_importance(found[0], tmp_path / "own-importance.safetensors")
+    chosen = select(Strategy("learned-laplace", 50), network, folder=tmp_path)
+    assert chosen.count == 50
 
 
 def test_unknown_models_are_named(tmp_path: Any) -> None:

@@ -75,7 +75,9 @@ def add_parser(subparsers: Any) -> None:
         description="Overfit a network to many pictures and learn scores of its parameters, for --update-parameters "
         "learned. They hold for the weights they were learned with: learn them again after a training.",
     )  # fmt: skip
-    importance.add_argument("data", type=Path, metavar="DIR", help="the folder of pictures")
+    importance.add_argument(
+        "data", type=Path, metavar="DIR", help="the folder of pictures; for a filter its training pairs will do"
+    )
     importance.add_argument(
         "--model", default="msp", metavar="NAME",
         help="msp, lossless, filter-small or filter-base (default: %(default)s)",

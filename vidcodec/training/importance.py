@@ -179,6 +179,7 @@ class Learner:
 
     def integers(self) -> dict[str, tuple[np.ndarray, np.ndarray]]:
         """The scores as they ship."""
+
         def grid(x: Tensor) -> np.ndarray:
             return (x.detach() * UNIT).round().clamp(LEAST, -LEAST).numpy().astype(np.int16)
 
@@ -207,8 +208,7 @@ def overfitted(
     base: dict[str, Tensor] = {n: p for n, p in network.named_parameters() if n in chosen.masks}
     settings = FinetuneConfig(batch=c.batch, seed=int(rng.integers(1 << 31)))
     steps = {
-        n: 2.0**-k
-        for n, k in step_exponents(network, content.objective, content.source, settings, chosen).items()
+        n: 2.0**-k for n, k in step_exponents(network, content.objective, content.source, settings, chosen).items()
     }
     held = content.source.crops(rng, c.batch)
 
@@ -382,8 +382,8 @@ def importance_of(
 ) -> Importance:
     """Scores of the codec ('msp', 'lossless') or a filter ('filter-small', 'filter-base') from a folder of pictures.
 
-    A filter's clips are made from the pictures, and coded. Raises ModelError for an unknown model, ModelNotFoundError
-    without weights, TrainingError without pictures.
+    A filter's clips are made from the pictures, and coded; `data` may be a folder of its training pairs instead. Raises
+    ModelError for an unknown model, ModelNotFoundError without weights, TrainingError without pictures.
     """
     if model == "msp":
         codec, _ = load_model(model, weights)
@@ -395,6 +395,8 @@ def importance_of(
     if model.startswith("filter-"):
         network, _ = load_filter(model.removeprefix("filter-"), weights)
         with tempfile.TemporaryDirectory(prefix="vidcodec-") as folder:
-            prepare_pairs(data, Path(folder), max(2, c.contents), seed=c.seed)
-            return learn_importance(network, filter_contents(Pairs(Path(folder)), c), c, report)
+            made = data if (data / "index.jsonl").is_file() else Path(folder)
+            if made != data:
+                prepare_pairs(data, made, max(2, c.contents), seed=c.seed)
+            return learn_importance(network, filter_contents(Pairs(made), c), c, report)
     raise ModelError(f"no importance can be learned for '{model}'; give msp, lossless, filter-small or filter-base")
