@@ -4,8 +4,7 @@
 
 Kodak's pictures are R'G'B' of 8 bits; clips are 4:2:0 at their own depth, sampled at 2 frames a second, the first 20.
 Rates are bytes of whole files, ours with model update and everything, per luma pixel; every file is decoded again and
-compared with what was coded, sample by sample. Finished points stay in the work folder: a run that was stopped goes
-on where it was.
+compared with what was coded, sample by sample. A run that was stopped goes on where it was.
 """
 
 from __future__ import annotations
@@ -26,7 +25,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from _measuring import Point, Results, digest_of, parser, say, show, table, write_atomically
+from _measuring import Point, Results, digest_of, parser, say, show, table
 from PIL import Image
 
 from vidcodec.errors import CodecUnavailableError, UnsupportedInputError
@@ -87,7 +86,9 @@ def arguments() -> argparse.Namespace:
     p.add_argument("--frames", type=int, default=20, metavar="N", help="the first N of them (default: %(default)s)")
     p.add_argument("--max-time", type=float, default=2, metavar="MIN", help="of every adaptation (default: 2)")
     work = default_cache().parent / "measurements" / NAME
-    p.add_argument("--work", type=Path, metavar="DIR", default=work, help="keeps the points (default: %(default)s)")
+    p.add_argument(
+        "--work", type=Path, metavar="DIR", default=work, help="for the sampled frames (default: %(default)s)"
+    )
     return p.parse_args()
 
 
@@ -330,17 +331,12 @@ def markdown(points: Items, args: argparse.Namespace, names: list[str]) -> str:
 def main() -> None:
     args = arguments()
     args.work.mkdir(parents=True, exist_ok=True)
-    results = Results(NAME, __doc__.partition("\n\n")[0], argparse.Namespace(**{**vars(args), "results": args.work}))
+    results = Results(NAME, __doc__.partition("\n\n")[0], args)
     there = columns(args)
     points = measure(args, results, there)
     rows = groups(points, args.adapted_pictures)
     summary = {name: {column: bpp(row, column) for column in there} for name, row in rows.items()}
-    try:
-        results.finish({"bpp": summary}, markdown(points, args, list(there)))
-    finally:
-        args.results.mkdir(parents=True, exist_ok=True)
-        for suffix in (".json", ".md"):
-            write_atomically(args.results / f"{NAME}{suffix}", results.path.with_suffix(suffix).read_text())
+    results.finish({"bpp": summary}, markdown(points, args, list(there)))
 
 
 if __name__ == "__main__":
