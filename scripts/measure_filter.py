@@ -105,7 +105,7 @@ def main() -> None:
     p.add_argument("--codecs", type=names, default=["x264", "x265"])
     p.add_argument("--qps", type=numbers, default=[27, 32, 37, 42])
     p.add_argument("--profile", default="base")
-    p.add_argument("--strategy", default="multipliers")
+    p.add_argument("--strategy", type=names, default=["multipliers"], help="or several: multipliers,biases,full")
     p.add_argument("--steps", type=int, default=FilterFinetuneConfig().steps)
     p.add_argument("--coded", type=Path, metavar="DIR", help="keep coded files there, and take them from there")
     p.add_argument("--strategies", action="store_true", help="compare them")
@@ -127,28 +127,35 @@ def main() -> None:
         return results.point(key, partial(measure, args, clip, codec, int(qp), profile, tuning, check))
 
     rows = []
-    for clip, codec in itertools.product(args.clips, args.codecs):
-        found = [point(clip, codec, qp, args.profile, args.strategy, "rate", i == 0) for i, qp in enumerate(args.qps)]
-        points = [f for f in found if f]
-        if len(points) < len(args.qps):
-            continue
-        figures = {
-            f"{kind}_{metric}": bd((q["plain"] for q in points), (q[kind] for q in points), f"psnr_{metric}")["bd_rate"]
-            for kind in ("base", "adapted") for metric in ("y", "yuv")
-        }  # fmt: skip
-        updates = "/".join(str(q["update_bytes"]) for q in points)
-        cells = [show(f, 2, sign=True) for f in figures.values()]
-        rows.append([clip.stem, codec, points[0]["frames"], *cells, updates])
-        summary[f"{clip.stem} {codec}"] = figures
+    for strategy in args.strategy:
+        every = []
+        for clip, codec in itertools.product(args.clips, args.codecs):
+            found = [point(clip, codec, qp, args.profile, strategy, "rate", i == 0) for i, qp in enumerate(args.qps)]
+            points = [f for f in found if f]
+            if len(points) < len(args.qps):
+                continue
+            figures = {
+                f"{kind}_{metric}": bd(
+                    (q["plain"] for q in points), (q[kind] for q in points), f"psnr_{metric}"
+                )["bd_rate"]
+                for kind in ("base", "adapted") for metric in ("y", "yuv")
+            }  # fmt: skip
+            every.append(figures)
+            updates = "/".join(str(q["update_bytes"]) for q in points)
+            cells = [show(f, 2, sign=True) for f in figures.values()]
+            rows.append([clip.stem, codec, strategy, points[0]["frames"], *cells, updates])
+            summary[f"{clip.stem} {codec} {strategy}"] = figures
+        if every:
+            means = {k: mean_of(f[k] for f in every) for k in every[0]}
+            summary[f"mean {strategy}"] = means
+            name = "mean of all" if len(every) == len(args.clips) * len(args.codecs) else f"mean of these {len(every)}"
+            rows.append([name, "", strategy, "", *(show(m, 2, sign=True) for m in means.values()), ""])
     if rows:
-        means = {k: mean_of(f[k] for f in summary.values()) for k in next(iter(summary.values()))}
-        summary["mean"] = means
-        rows.append(["mean", "", "", *(show(m, 2, sign=True) for m in means.values()), ""])
-        head = ["clip", "codec", "frames", "base Y", "base YUV", "adapted Y", "adapted YUV", "update bytes"]
+        head = ["clip", "codec", "adapts", "frames", "base Y", "base YUV", "adapted Y", "adapted YUV", "update bytes"]
         parts.append(
             f"BD-rate against the plain codec in per cent (Akima; QP {', '.join(f'{q:g}' for q in args.qps)}; profile "
-            f"{args.profile}, {args.strategy}, {args.steps} steps); less is better. YUV is 6:1:1. Update bytes by QP; "
-            "the rest of the message takes some 40 bytes and is counted too.\n\n" + table(head, rows, 2)
+            f"{args.profile}, {args.steps} steps); less is better. YUV is 6:1:1. Update bytes by QP; the rest of the "
+            "message takes some 40 bytes and is counted too.\n\n" + table(head, rows, 3)
         )
     if args.strategies and args.clips:
         rows = []
