@@ -31,7 +31,8 @@ from _measuring import (
 )
 
 from vidcodec.codec.options import EncodeOptions
-from vidcodec.codec.presets import QUANTIZERS
+
+QUANTIZERS = ("uniform", "rdoq", "trellis")
 
 
 def arguments() -> argparse.Namespace:

@@ -16,8 +16,8 @@ class Preset:
     cost: str
 
 
-# Per minute, the trellis gains most, then greedy search, then finetuning; annealing loses to the greedy search at any
-# time spent (scripts/measure_refinement.py). Only 'best' spends time on it as well, several times the greedy search's.
+# Per minute, RDOQ or the trellis gains most, then the greedy search, then finetuning; in equal time annealing gains less
+# than the greedy search (results/refinement.md). Only 'best' spends time on it as well, several times as much.
 PRESETS = {
     "fast": Preset(0, "none", 0, "trellis", "trellis, no adaptation: seconds"),
     "medium": Preset(300, "lof", 8, "trellis", "300 finetuning steps, 8 of refinement a frame: minutes on two cores"),
