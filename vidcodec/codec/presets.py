@@ -16,8 +16,8 @@ class Preset:
     cost: str
 
 
-# Per minute, RDOQ or the trellis gains most, then the greedy search, then finetuning; in equal time annealing gains less
-# than the greedy search (results/refinement.md). Only 'best' spends time on it as well, several times as much.
+# Per minute, RDOQ or the trellis gains most, then the greedy search, then finetuning; in equal time annealing gains
+# less than the greedy search (results/refinement.md). Only 'best' spends time on it as well, several times as much.
 PRESETS = {
     "fast": Preset(0, "none", 0, "trellis", "trellis, no adaptation: seconds"),
     "medium": Preset(300, "lof", 8, "trellis", "300 finetuning steps, 8 of refinement a frame: minutes on two cores"),
