@@ -44,6 +44,7 @@ def arguments() -> argparse.Namespace:
     p = parser(__doc__, threads=False)
     p.add_argument("file", type=Path, metavar="FILE.vdc")
     p.add_argument("--frames", type=int, metavar="N", help="only the first N frames")
+    p.add_argument("--name", default="exactness", help="of the results files (default: %(default)s)")
     p.add_argument("--child", nargs=3, metavar=("THREADS", "ONEDNN", "OUT"), help=argparse.SUPPRESS)
     p.add_argument("--device", default="cpu", help=argparse.SUPPRESS)
     return p.parse_args()
@@ -144,7 +145,7 @@ def main() -> None:
     if args.child:
         child(args)
         return
-    results = Results("exactness", __doc__.partition("\n\n")[0], args)
+    results = Results(args.name, __doc__.partition("\n\n")[0], args)
     with tempfile.TemporaryDirectory(prefix="vidcodec-") as folder:
         reference, other = Path(folder, "reference"), Path(folder, "other")
         first: list[Point] = []
