@@ -120,6 +120,7 @@ def test_both_sides_find_the_same_masks(text: str, model: Msp, folder: Path) -> 
 
 def test_random_masks_follow_their_seed(model: Msp, folder: Path) -> None:
     first, again, other = (chosen("random:800", model, folder, seed) for seed in (1, 1, 2))
+
     def flat(s: Selection) -> np.ndarray:
         masks = (s.masks.get(n, np.zeros(tuple(p.shape), bool)) for n, p in sent_parameters(model))
         return np.concatenate([m.ravel() for m in masks])
@@ -331,9 +332,7 @@ def test_decoders_are_not_sent_to_learn_scores_anew(
     assert "train importance" not in f"{missing.value} {others.value}"
 
 
-def test_scores_are_written_whole_or_not_at_all(
-    folder: Path, model: Msp, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_scores_are_written_whole_or_not_at_all(folder: Path, model: Msp, monkeypatch: pytest.MonkeyPatch) -> None:
     path = folder / f"tiny{scores.SUFFIX}"
     before = path.read_bytes()
 
@@ -390,6 +389,18 @@ def test_only_what_is_selected_changes_and_arrives(text: str, folder: Path, make
     decoded = make_tiny(7)
     decode_update(tuned.payload, decoded, folder).apply(decoded)
     assert all(torch.equal(p, adapted[n]) for n, p in sent_parameters(decoded))
+
+
+def test_a_selection_without_biases_learns(make_tiny: Callable[..., Msp]) -> None:
+    """There is then nothing to move in the phase that begins with vectors."""
+    base = make_tiny(3)
+    matrices = {n: np.ones(tuple(p.shape), bool) for n, p in sent_parameters(base) if n.endswith(".weight")}
+    config = FinetuneConfig(scope="decoder", steps=6, batch=1, seed=5, matrix_lr=0.3, vector_share=0.5)
+    selection = Selection(masks=matrices)
+    tuner = Finetuner(base, MspObjective(base, LEVEL), Pictures(), AdaptivePrior(), config, selection)
+    tuned = tuner.run(measure_every=0.5)
+    assert tuned.update.nonzero
+    assert all(name.endswith(".weight") for name in tuned.update.tensors)
 
 
 def test_selecting_everything_is_selecting_nothing(make_tiny: Callable[..., Msp]) -> None:

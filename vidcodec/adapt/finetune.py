@@ -244,6 +244,8 @@ class Finetuner:
         next_measure, share, step, recent = gap(), lasting(0.0), 0, 0.0
         trust, worse = 1.0, 0
         vector_share = c.vector_share * self.selection.count / sum(p.numel() for _, p in sent_parameters(self.model))
+        if not any(map(is_vector, self.u)):  # none was selected
+            vector_share = 0.0
         rng = np.random.default_rng([c.seed, 1])
         if share >= 1.0 and progress:  # no time for a step
             progress(1.0, shown)
