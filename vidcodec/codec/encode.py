@@ -203,14 +203,16 @@ class _Encoder:
         )  # fmt: skip
         self.timed("adapt", start)
         what = self.o.adapt if self.strategy.name == "all" else f"{self.o.adapt}, {selection.strategy}"
-        about = {"name": candidate.name.replace("plain", f"adapted ({what})"), "curve": tuned.curve}
-        arrays = {"update:": np.frombuffer(tuned.payload, np.uint8),
-                  **encoder_side(tuned.model, self.base, tuned.payload)}  # fmt: skip
-        self.work.save(came_from, about, arrays)
-        return self.adapted(candidate, about, arrays)
+        name = candidate.name.replace("plain", f"adapted ({what})")
+        if self.work.folder:
+            arrays = encoder_side(tuned.model, self.base, tuned.payload)
+            arrays["update:"] = np.frombuffer(tuned.payload, np.uint8)
+            self.work.save(came_from, {"name": name, "curve": tuned.curve}, arrays)
+        self.curve = tuned.curve
+        return replace(candidate, name=name, model=self.base.with_network(tuned.model.eval()), update=tuned.payload)
 
     def adapted(self, candidate: Candidate, about: dict[str, Any], arrays: dict[str, np.ndarray]) -> Candidate:
-        """With the network that finetuning gave, now or in an earlier run."""
+        """With the network that finetuning gave in an earlier run."""
         payload = arrays.pop("update:").tobytes()
         model = rebuilt(self.base, payload, arrays)
         self.curve = about["curve"]
