@@ -42,17 +42,21 @@ def clip(make_clip: Callable[..., Path]) -> Path:
     return make_clip(frames=FRAMES)
 
 
+def little_at_once(patch: pytest.MonkeyPatch) -> None:
+    """Two frames a batch, few steps of annealing."""
+    patch.setitem(refining.IN_FLIGHT, "cpu", 2 * 48 * 32)
+    patch.setitem(refining.REFINE_SCALE, "sga", 1)
+
+
 @pytest.fixture(autouse=True)
 def two_frames_a_batch(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(refining.IN_FLIGHT, "cpu", 2 * 48 * 32)
-    monkeypatch.setitem(refining.REFINE_SCALE, "sga", 1)
+    little_at_once(monkeypatch)
 
 
 @pytest.fixture(scope="module")
 def in_one_go(clip: Path, options: EncodeOptions, tmp_path_factory: pytest.TempPathFactory) -> bytes:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(refining.IN_FLIGHT, "cpu", 2 * 48 * 32)
-        patch.setitem(refining.REFINE_SCALE, "sga", 1)
+        little_at_once(patch)
         return encode_video(clip, tmp_path_factory.mktemp("whole") / "o.vdc", options).output.read_bytes()
 
 
@@ -100,8 +104,7 @@ def halfway(clip: Path, options: EncodeOptions, tmp_path_factory: pytest.TempPat
     """The work folder of an encode that was stopped with 4 of 5 frames refined."""
     folder = tmp_path_factory.mktemp("halfway")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(refining.IN_FLIGHT, "cpu", 2 * 48 * 32)
-        patch.setitem(refining.REFINE_SCALE, "sga", 1)
+        little_at_once(patch)
         stopped(clip, folder / "o.vdc", replace(options, work=folder / "work"), "refine", 0.81)
     return folder / "work"
 
