@@ -55,9 +55,13 @@ def run(args: argparse.Namespace, clips: Iterable[Path | str], codecs: str, **ch
     """`vidcodec evaluate` with a script's options; points of earlier runs in the same work folder are not redone."""
     command = shlex.join(["python", f"scripts/{Path(sys.argv[0]).name}", *map(without_folders, sys.argv[1:])])
     request = Request(
-        clips=[str(clip) for clip in clips], codecs=parse_codecs(codecs), folder=args.work,
-        choice=FrameChoice(args.fps, args.frames), jobs=args.jobs, command=command,
-    )  # fmt: skip
+        clips=[str(clip) for clip in clips],
+        codecs=parse_codecs(codecs),
+        folder=args.work,
+        choice=FrameChoice(args.fps, args.frames),
+        jobs=args.jobs,
+        command=command,
+    )
     tell = Tell(json=False)
     return evaluate(replace(request, **changes), tell, tell.preparing)
 
@@ -118,16 +122,37 @@ def comparison_rows(comparisons: Iterable[Comparison]) -> tuple[list[str], list[
 
 def point_rows(points: Iterable[Point]) -> tuple[list[str], list[list[str | None]]]:
     """Head and rows: one point each."""
-    head = ["clip", "codec", "rate point", "bytes", "of it update", "bpp", "YUV", "Y", "RGB", "MS-SSIM", "encode s",
-            "decode s", "peak MB"]  # fmt: skip
+    head = [
+        "clip",
+        "codec",
+        "rate point",
+        "bytes",
+        "of it update",
+        "bpp",
+        "YUV",
+        "Y",
+        "RGB",
+        "MS-SSIM",
+        "encode s",
+        "decode s",
+        "peak MB",
+    ]
 
     def row(p: Point) -> list[str | None]:
         quality = [show(p.quality.get(f"psnr_{k}")) for k in ("yuv", "y", "rgb")]
         memory = max(p.encode_memory or 0, p.decode_memory or 0)
         return [
-            p.clip, p.codec, f"{p.rate_point:g}", show(p.bytes, 0), show(p.details.get("update_bytes", 0), 0),
-            show(p.bpp, 4), *quality, show(p.quality.get("ms_ssim_y"), 4), show(p.encode_seconds, 1),
-            show(p.decode_seconds, 1), show(memory / 1e6, 0) if memory else None,
-        ]  # fmt: skip
+            p.clip,
+            p.codec,
+            f"{p.rate_point:g}",
+            show(p.bytes, 0),
+            show(p.details.get("update_bytes", 0), 0),
+            show(p.bpp, 4),
+            *quality,
+            show(p.quality.get("ms_ssim_y"), 4),
+            show(p.encode_seconds, 1),
+            show(p.decode_seconds, 1),
+            show(memory / 1e6, 0) if memory else None,
+        ]
 
     return head, [row(p) for p in points]

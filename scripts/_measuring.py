@@ -68,9 +68,12 @@ def parser(doc: str | None, *, threads: bool = True) -> argparse.ArgumentParser:
     p.add_argument("--results", type=Path, metavar="DIR", default=REPOSITORY / "results", help="default: results/")
     p.add_argument("--fresh", action="store_true", help="forget the points measured before")
     p.add_argument(
-        "--budget", type=float, default=math.inf, metavar="MIN",
+        "--budget",
+        type=float,
+        default=math.inf,
+        metavar="MIN",
         help="begin no new point after so many minutes; a later run goes on (default: no limit)",
-    )  # fmt: skip
+    )
     if threads:
         p.add_argument("--threads", type=int, default=os.cpu_count(), help="of torch (default: %(default)s)")
     return p
@@ -356,27 +359,49 @@ def code_clip(clip: Path, options: EncodeOptions, *, keep: Path | None = None, r
     weighted = float(np.mean(errors, axis=0)[:3] @ PLANE_WEIGHTS)
     pixels = header.width * header.height * header.frame_count
     return {
-        "frames": header.frame_count, "width": header.width, "height": header.height, "chosen": result.chosen,
-        "level": header.level, "bytes": size, "bytes_update": result.update_size, "bytes_z": round(result.z_size),
-        "bytes_y": round(result.y_size), "bytes_rest": size - streams - result.update_size, "bpp": 8 * size / pixels,
-        **quality_of(errors), "J": 8 * size / pixels + lambda_of(header.level, options.weights) * weighted,
-        "encode_seconds": middle - start, "decode_seconds": end - middle, "stages": result.seconds,
-        "candidates": result.costs, "curve": result.curve, "notes": result.notes,
-    }  # fmt: skip
+        "frames": header.frame_count,
+        "width": header.width,
+        "height": header.height,
+        "chosen": result.chosen,
+        "level": header.level,
+        "bytes": size,
+        "bytes_update": result.update_size,
+        "bytes_z": round(result.z_size),
+        "bytes_y": round(result.y_size),
+        "bytes_rest": size - streams - result.update_size,
+        "bpp": 8 * size / pixels,
+        **quality_of(errors),
+        "J": 8 * size / pixels + lambda_of(header.level, options.weights) * weighted,
+        "encode_seconds": middle - start,
+        "decode_seconds": end - middle,
+        "stages": result.seconds,
+        "candidates": result.costs,
+        "curve": result.curve,
+        "notes": result.notes,
+    }
 
 
 def coding_key(clip: Path, options: EncodeOptions, frames: int | None) -> Point:
     """Names a point of `code_clip`."""
     fps = options.sampling.rate
     return {
-        "clip": clip.name, "clip_digest": digest_of(clip), "weights_digest": weights_digest(options.weights),
-        "adapt": options.adapt, "preset": options.preset, "refine": options.refine, "quantizer": options.quantizer,
-        "refine_steps": options.refine_steps, "quality": options.quality, "fps": None if fps is None else str(fps),
-        "max_frames": frames, "steps": options.finetuning_steps,
+        "clip": clip.name,
+        "clip_digest": digest_of(clip),
+        "weights_digest": weights_digest(options.weights),
+        "adapt": options.adapt,
+        "preset": options.preset,
+        "refine": options.refine,
+        "quantizer": options.quantizer,
+        "refine_steps": options.refine_steps,
+        "quality": options.quality,
+        "fps": None if fps is None else str(fps),
+        "max_frames": frames,
+        "steps": options.finetuning_steps,
         "max_minutes": None if math.isinf(options.max_minutes) or options.adapt == "none" else options.max_minutes,
-        "seed": options.seed, "update_prior": options.update_prior if options.adapt != "none" else None,
+        "seed": options.seed,
+        "update_prior": options.update_prior if options.adapt != "none" else None,
         "update_parameters": options.update_parameters,
-    }  # fmt: skip
+    }
 
 
 def add_coding_options(p: argparse.ArgumentParser, *, fps: str = "2") -> None:
@@ -394,9 +419,15 @@ def code_point(
 ) -> Point | None:
     """One clip coded one way, measured now or before."""
     options = EncodeOptions(
-        sampling=sampling(args.fps, frames), quality=quality, adapt=adapt, preset=args.preset, steps=args.steps,
-        max_minutes=args.max_time, weights=args.weights, device="cpu",
-    )  # fmt: skip
+        sampling=sampling(args.fps, frames),
+        quality=quality,
+        adapt=adapt,
+        preset=args.preset,
+        steps=args.steps,
+        max_minutes=args.max_time,
+        weights=args.weights,
+        device="cpu",
+    )
     length = "" if frames is None else f".{frames}f"
     keep = args.keep / f"{clip.stem}{length}.q{quality:g}.{adapt}.vdc" if args.keep else None
     return results.point(coding_key(clip, options, frames), lambda: code_clip(clip, options, keep=keep))

@@ -48,8 +48,19 @@ def main() -> None:
                 cells = [show(row["bytes"], 0), show(p.bytes, 0), show(rate, 3, sign=True), show(p.file_bytes, 0)]
                 cells += [show(row["psnr_yuv"]), show(p.quality["psnr_yuv"]), show(off["psnr_yuv"], 4, sign=True)]
                 rows.append([clip.name, codec, str(row["q"]), f"{p.rate_point:g}", *cells])
-    head = ("clip", "codec", "anchor's q", "rate point", "anchor's bytes", "bytes", "%", "bytes of the file",
-            "anchor's YUV", "YUV", "difference dB")  # fmt: skip
+    head = (
+        "clip",
+        "codec",
+        "anchor's q",
+        "rate point",
+        "anchor's bytes",
+        "bytes",
+        "%",
+        "bytes of the file",
+        "anchor's YUV",
+        "YUV",
+        "difference dB",
+    )
     largest = ", ".join(f"{m.removeprefix('psnr_').upper()} {worst[m]:.4f} dB" for m in METRICS)
     remarks = (
         f"Largest differences over {len(rows)} points: rate {worst['rate']:.3f} %; PSNR {largest}. Bytes are bare "

@@ -30,9 +30,18 @@ GOLDEN = Path(__file__).resolve().parent.parent / "tests" / "data" / "golden"
 def tiny_network() -> Msp:
     torch.manual_seed(20)
     config = MspConfig(
-        widths=(12, 12, 12), blocks=(1, 1, 1), latent=12, hyper=6, mean_features=8,
-        scale_features=8, pass_width=8, pass_known=6, scale_width=8, scale_known=6, levels=3,
-    )  # fmt: skip
+        widths=(12, 12, 12),
+        blocks=(1, 1, 1),
+        latent=12,
+        hyper=6,
+        mean_features=8,
+        scale_features=8,
+        pass_width=8,
+        pass_known=6,
+        scale_width=8,
+        scale_known=6,
+        levels=3,
+    )
     model = Msp(config)
     with torch.no_grad():
         for p in model.pass_scale:

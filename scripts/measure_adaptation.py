@@ -31,9 +31,26 @@ from _measuring import (
 
 RIVALS = ("x265-intra", "x264-intra")
 HEAD = (
-    "clip", "quality", "mode", "frames", "kept", "bytes", "update", "z", "y", "rest", "bpp",
-    "Y", "U", "V", "YUV", "RGB", "J", "encode s", "decode s",
-)  # fmt: skip
+    "clip",
+    "quality",
+    "mode",
+    "frames",
+    "kept",
+    "bytes",
+    "update",
+    "z",
+    "y",
+    "rest",
+    "bpp",
+    "Y",
+    "U",
+    "V",
+    "YUV",
+    "RGB",
+    "J",
+    "encode s",
+    "decode s",
+)
 
 
 def arguments() -> argparse.Namespace:

@@ -15,9 +15,21 @@ from pathlib import Path
 from _measuring import Point, Results, add_coding_options, code_point, parser, show, table
 
 HEAD = (
-    "clip", "frames", "kept", "bpp none", "bpp full", "of it update", "update bytes", "PSNR-YUV none", "full",
-    "J none", "J full", "gain in J %", "bits %", "PSNR dB",
-)  # fmt: skip
+    "clip",
+    "frames",
+    "kept",
+    "bpp none",
+    "bpp full",
+    "of it update",
+    "update bytes",
+    "PSNR-YUV none",
+    "full",
+    "J none",
+    "J full",
+    "gain in J %",
+    "bits %",
+    "PSNR dB",
+)
 
 
 def frame_counts(text: str) -> list[int | None]:
@@ -37,22 +49,39 @@ def gain(plain: Point, full: Point) -> Point:
     """Full adaptation against none, on the same frames."""
     update = 8 * full["bytes_update"] / (full["width"] * full["height"] * full["frames"])
     return {
-        "clip": plain["clip"], "frames": plain["frames"], "kept": "plain" if full["chosen"] == "plain" else "adapted",
-        "bpp_none": plain["bpp"], "bpp_full": full["bpp"], "bpp_update": update, "bytes_update": full["bytes_update"],
-        "psnr_none": plain["psnr_yuv"], "psnr_full": full["psnr_yuv"], "J_none": plain["J"], "J_full": full["J"],
-        "gain_J_percent": 100 * (1 - full["J"] / plain["J"]), "bits_percent": 100 * (full["bpp"] / plain["bpp"] - 1),
+        "clip": plain["clip"],
+        "frames": plain["frames"],
+        "kept": "plain" if full["chosen"] == "plain" else "adapted",
+        "bpp_none": plain["bpp"],
+        "bpp_full": full["bpp"],
+        "bpp_update": update,
+        "bytes_update": full["bytes_update"],
+        "psnr_none": plain["psnr_yuv"],
+        "psnr_full": full["psnr_yuv"],
+        "J_none": plain["J"],
+        "J_full": full["J"],
+        "gain_J_percent": 100 * (1 - full["J"] / plain["J"]),
+        "bits_percent": 100 * (full["bpp"] / plain["bpp"] - 1),
         "psnr_gain": full["psnr_yuv"] - plain["psnr_yuv"],
-    }  # fmt: skip
+    }
 
 
 def row(g: Point) -> list[str | None]:
     """One gain for the table."""
     return [
-        g["clip"], str(g["frames"]), g["kept"], *(show(g[k], 4) for k in ("bpp_none", "bpp_full", "bpp_update")),
-        show(g["bytes_update"], 0), show(g["psnr_none"]), show(g["psnr_full"]), show(g["J_none"], 4),
-        show(g["J_full"], 4), show(g["gain_J_percent"], 2, sign=True), show(g["bits_percent"], 1, sign=True),
+        g["clip"],
+        str(g["frames"]),
+        g["kept"],
+        *(show(g[k], 4) for k in ("bpp_none", "bpp_full", "bpp_update")),
+        show(g["bytes_update"], 0),
+        show(g["psnr_none"]),
+        show(g["psnr_full"]),
+        show(g["J_none"], 4),
+        show(g["J_full"], 4),
+        show(g["gain_J_percent"], 2, sign=True),
+        show(g["bits_percent"], 1, sign=True),
         show(g["psnr_gain"], 2, sign=True),
-    ]  # fmt: skip
+    ]
 
 
 def draw(gains: list[Point], quality: float, path: Path) -> None:

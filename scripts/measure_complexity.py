@@ -203,10 +203,12 @@ def main() -> None:
     results = Results("complexity", __doc__.partition("\n\n")[0], args)
     digest = {"weights_digest": weights_digest(args.weights)}
     shapes = {
-        profile: results.point({"of": "multiplications", "size": "1920x1088", "shape": PROFILES[profile].to_dict()},
-                               partial(mac_point, profile))
+        profile: results.point(
+            {"of": "multiplications", "size": "1920x1088", "shape": PROFILES[profile].to_dict()},
+            partial(mac_point, profile),
+        )
         for profile in PROFILES
-    }  # fmt: skip
+    }
     clip = {"clip": args.clip.name, "clip_digest": digest_of(args.clip), "quality": args.quality}
     speeds = [
         results.point(

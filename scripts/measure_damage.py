@@ -245,13 +245,19 @@ def summarise(damages: list[Damage], outcomes: list[Outcome], clean: Outcome) ->
             errors[o.error] = errors.get(o.error, 0) + 1
     same = [sum(f == clean.frames[i] for i, f in o.frames.items() if i in clean.frames) for o in outcomes]
     return {
-        "files": len(outcomes), "opened": sum(not o.error and not o.wrong for o in outcomes), "errors": errors,
-        "frames_asked": len(clean.frames) * len(outcomes), "frames_returned": sum(len(o.frames) for o in outcomes),
-        "frames_as_in_clean_file": sum(same), "frames_promised": sum(len(d.expected) for d in damages),
+        "files": len(outcomes),
+        "opened": sum(not o.error and not o.wrong for o in outcomes),
+        "errors": errors,
+        "frames_asked": len(clean.frames) * len(outcomes),
+        "frames_returned": sum(len(o.frames) for o in outcomes),
+        "frames_as_in_clean_file": sum(same),
+        "frames_promised": sum(len(d.expected) for d in damages),
         "unreported": sum(not o.error and not o.problems for o in outcomes),
-        "max_seconds": max(o.seconds for o in outcomes), "max_traced_mb": max(o.memory for o in outcomes) / 1e6,
-        "peak_rss_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3, "failures": failures,
-    }  # fmt: skip
+        "max_seconds": max(o.seconds for o in outcomes),
+        "max_traced_mb": max(o.memory for o in outcomes) / 1e6,
+        "peak_rss_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3,
+        "failures": failures,
+    }
 
 
 def merge(chunks: list[Point]) -> Point:
@@ -285,9 +291,14 @@ class Runner:
         for first in range(0, count, CHUNK):
             stop = min(first + CHUNK, count)
             key = {
-                "file": self.args.file.name, "file_digest": digest_of(self.args.file), "kind": kind,
-                "seed": self.args.seed, "from": first, "to": stop, "weights_digest": weights_digest(self.args.weights),
-            }  # fmt: skip
+                "file": self.args.file.name,
+                "file_digest": digest_of(self.args.file),
+                "kind": kind,
+                "seed": self.args.seed,
+                "from": first,
+                "to": stop,
+                "weights_digest": weights_digest(self.args.weights),
+            }
             chunks.append(self.results.point(key, partial(self.chunk, make, range(first, stop), decoder)))
         there = [c for c in chunks if c]
         return merge(there) if there else None
@@ -319,17 +330,33 @@ def main() -> None:
     there = {name: merged for name, merged in kinds.items() if merged}
     rows = [
         [
-            name, str(m["files"]), str(m["opened"]), ", ".join(f"{n} {e}" for e, n in m["errors"].items()) or "-",
+            name,
+            str(m["files"]),
+            str(m["opened"]),
+            ", ".join(f"{n} {e}" for e, n in m["errors"].items()) or "-",
             f"{m['frames_returned']:,} of {m['frames_asked']:,}",
-            "-" if name == "resealed payload" else f"{m['frames_promised']:,}", f"{m['frames_as_in_clean_file']:,}",
-            str(m["unreported"]), str(len(m["failures"])), show(m["max_seconds"], 3), show(m["max_traced_mb"], 1),
+            "-" if name == "resealed payload" else f"{m['frames_promised']:,}",
+            f"{m['frames_as_in_clean_file']:,}",
+            str(m["unreported"]),
+            str(len(m["failures"])),
+            show(m["max_seconds"], 3),
+            show(m["max_traced_mb"], 1),
         ]
         for name, m in there.items()
-    ]  # fmt: skip
+    ]
     head = (
-        "damage", "files", "opened", "typed errors", "frames returned", "untouched", "same as in the clean file",
-        "nothing to report", "failures", "max s", "max MB",
-    )  # fmt: skip
+        "damage",
+        "files",
+        "opened",
+        "typed errors",
+        "frames returned",
+        "untouched",
+        "same as in the clean file",
+        "nothing to report",
+        "failures",
+        "max s",
+        "max MB",
+    )
     failures = [f for m in there.values() for f in m["failures"]]
     rss = max((m["peak_rss_mb"] for m in there.values()), default=0)
     notes = [

@@ -157,11 +157,15 @@ def main() -> None:
             largest, share = pixel_difference(reference, other)
             intact = [f for f in found["frames"] if "error" not in f]
             return {
-                "frames": len(found["frames"]), "intact": len(intact), "symbols": sum(f["symbols"] for f in intact),
+                "frames": len(found["frames"]),
+                "intact": len(intact),
+                "symbols": sum(f["symbols"] for f in intact),
                 "sha256": hashlib.sha256("".join(f["sha256"] for f in intact).encode()).hexdigest()[:32],
                 "same_symbols": found["frames"] == first[0]["frames"],
-                "largest_pixel_difference": largest, "differing_samples": share, "seconds": found["seconds"],
-            }  # fmt: skip
+                "largest_pixel_difference": largest,
+                "differing_samples": share,
+                "seconds": found["seconds"],
+            }
 
         of = {"file": args.file.name, "file_digest": digest_of(args.file), "max_frames": args.frames}
         of["weights_digest"] = weights_digest(args.weights or shipped(args.file))
@@ -173,12 +177,16 @@ def main() -> None:
     largest = max((p["largest_pixel_difference"] for p in there), default=0)
     rows = [
         [
-            *(p[k] for k in ("threads", "onednn", "instructions", "device")), str(p["intact"]), show(p["symbols"], 0),
-            p["sha256"][:12], str(p["largest_pixel_difference"]), f"{100 * p['differing_samples']:.4f}",
+            *(p[k] for k in ("threads", "onednn", "instructions", "device")),
+            str(p["intact"]),
+            show(p["symbols"], 0),
+            p["sha256"][:12],
+            str(p["largest_pixel_difference"]),
+            f"{100 * p['differing_samples']:.4f}",
             show(p["seconds"], 1),
         ]
         for p in there
-    ]  # fmt: skip
+    ]
     head = ("threads", "oneDNN", "instructions", "device", "frames", "symbols", "their sha256", "largest pixel diff.")
     text = (
         f"{args.file.name}: {len(there)} combinations, "

@@ -74,12 +74,20 @@ def measure(
     sizes = {"plain": 0, "base": base_message, "adapted": r.message_bytes}
     psnr = {"plain": r.psnr["off"], "base": r.psnr["base"], "adapted": r.psnr["kept"]}
     return {
-        "frames": r.frames, "width": r.width, "height": r.height, "video_bytes": r.video_bytes,
-        "kept": segment["kept"], "filtered": segment["filtered"], "told_qp": segment["qp"], "checked": check,
-        "update_bytes": segment["update_bytes"], "message_bytes": r.message_bytes,
-        "cost_bits": segment["cost_bits"], "seconds": r.seconds,
+        "frames": r.frames,
+        "width": r.width,
+        "height": r.height,
+        "video_bytes": r.video_bytes,
+        "kept": segment["kept"],
+        "filtered": segment["filtered"],
+        "told_qp": segment["qp"],
+        "checked": check,
+        "update_bytes": segment["update_bytes"],
+        "message_bytes": r.message_bytes,
+        "cost_bits": segment["cost_bits"],
+        "seconds": r.seconds,
         **{k: {"bpp": 8 * (r.video_bytes + sizes[k]) / pixels, **quality(psnr[k])} for k in sizes},
-    }  # fmt: skip
+    }
 
 
 def speed(args: argparse.Namespace, clip: Path, profile: str) -> Point:
@@ -93,10 +101,13 @@ def speed(args: argparse.Namespace, clip: Path, profile: str) -> Point:
         pictures = sum(1 for _ in itertools.islice(video.pictures(), 60))
         worked, waited = time.process_time() - begin, time.perf_counter() - clock
     return {
-        "width": video.video.width, "height": video.video.height, "macs_per_pixel": network.macs_per_pixel,
-        "frames_per_second": pictures / waited, "frames_per_cpu_second": pictures / worked,
+        "width": video.video.width,
+        "height": video.video.height,
+        "macs_per_pixel": network.macs_per_pixel,
+        "frames_per_second": pictures / waited,
+        "frames_per_cpu_second": pictures / worked,
         "threads": torch.get_num_threads(),
-    }  # fmt: skip
+    }
 
 
 def main() -> None:
@@ -120,10 +131,16 @@ def main() -> None:
     ) -> Point | None:
         tuning = FilterFinetuneConfig(strategy=strategy, objective=objective, steps=args.steps)
         key = {
-            "clip": clip.name, "clip_digest": digest_of(clip), "codec": codec, "qp": int(qp), "profile": profile,
-            "strategy": strategy, "objective": objective, "steps": args.steps,
+            "clip": clip.name,
+            "clip_digest": digest_of(clip),
+            "codec": codec,
+            "qp": int(qp),
+            "profile": profile,
+            "strategy": strategy,
+            "objective": objective,
+            "steps": args.steps,
             "weights_digest": digest_of(weights_of(args, profile)),
-        }  # fmt: skip
+        }
         return results.point(key, partial(measure, args, clip, codec, int(qp), profile, tuning, check))
 
     rows = []
@@ -135,11 +152,12 @@ def main() -> None:
             if len(points) < len(args.qps):
                 continue
             figures = {
-                f"{kind}_{metric}": bd(
-                    (q["plain"] for q in points), (q[kind] for q in points), f"psnr_{metric}"
-                )["bd_rate"]
-                for kind in ("base", "adapted") for metric in ("y", "yuv")
-            }  # fmt: skip
+                f"{kind}_{metric}": bd((q["plain"] for q in points), (q[kind] for q in points), f"psnr_{metric}")[
+                    "bd_rate"
+                ]
+                for kind in ("base", "adapted")
+                for metric in ("y", "yuv")
+            }
             every.append(figures)
             updates = "/".join(str(q["update_bytes"]) for q in points)
             cells = [show(f, 2, sign=True) for f in figures.values()]
@@ -164,12 +182,17 @@ def main() -> None:
             if q:
                 gain = {k: q[k]["psnr_yuv"] - q["plain"]["psnr_yuv"] for k in ("base", "adapted")}
                 cost = q["cost_bits"].get("adapted")
-                rows.append([
-                    f"{strategy}, {objective}", q["update_bytes"], q["kept"], show(gain["base"], 3, sign=True),
-                    show(gain["adapted"], 3, sign=True),
-                    show(None if cost is None else 100 * cost / (8 * q["video_bytes"]), 2, sign=True),
-                    show(q["seconds"]["adapt"], 0),
-                ])  # fmt: skip
+                rows.append(
+                    [
+                        f"{strategy}, {objective}",
+                        q["update_bytes"],
+                        q["kept"],
+                        show(gain["base"], 3, sign=True),
+                        show(gain["adapted"], 3, sign=True),
+                        show(None if cost is None else 100 * cost / (8 * q["video_bytes"]), 2, sign=True),
+                        show(q["seconds"]["adapt"], 0),
+                    ]
+                )
         head = ["strategy, objective", "update bytes", "kept", "base dB", "as written dB", "J, % of the video", "s"]
         parts.append(
             f"Strategies on {args.clips[0].stem}, {args.codecs[-1]} at QP {args.qps[1]:g}: gains in PSNR-YUV; J is the "

@@ -50,8 +50,13 @@ from vidcodec.video import Sampling, VideoReader, open_writer
 NAME = "lossless"
 KODAK = "Kodak"
 RIVALS: tuple[LosslessRival, ...] = (  # in the order of measuring: the slow ones last
-    Png(), X265Lossless(), Ffv1(), JpegXl(7), JpegXl(9), WebpLossless(),
-)  # fmt: skip
+    Png(),
+    X265Lossless(),
+    Ffv1(),
+    JpegXl(7),
+    JpegXl(9),
+    WebpLossless(),
+)
 PLAIN = "ours"
 OURS: dict[str, tuple[str, ...]] = {  # options of `vidcodec encode --lossless`
     PLAIN: ("--adapt", "none"),
@@ -78,9 +83,12 @@ def arguments() -> argparse.Namespace:
     p.add_argument("--kodak", default="kodak", metavar="WHERE", help="folder of its PNGs, or the fetched set (default)")
     p.add_argument("--pictures", type=int, default=24, metavar="N", help="of Kodak (default: %(default)s)")
     p.add_argument(
-        "--adapted-pictures", type=int, default=0, metavar="N",
+        "--adapted-pictures",
+        type=int,
+        default=0,
+        metavar="N",
         help="of Kodak that are adapted to as well, which takes long (default: %(default)s)",
-    )  # fmt: skip
+    )
     p.add_argument("--only", choices=("rivals", "ours"), help="measure and show these alone")
     p.add_argument("--fps", type=Fraction, default=Fraction(2), help="frames per second of clips (default: 2)")
     p.add_argument("--frames", type=int, default=20, metavar="N", help="the first N of them (default: %(default)s)")
@@ -129,8 +137,16 @@ def read_frames(path: Path) -> Pictures:
 def rated(pictures: Pictures, size: int, **more: Any) -> Point:
     """The figures of a point."""
     height, width = pictures.shape
-    return {"kind": pictures.kind, "depth": pictures.depth, "width": width, "height": height,
-            "frames": len(pictures.planes), "bytes": size, "bpp": 8 * size / pictures.pixels, **more}  # fmt: skip
+    return {
+        "kind": pictures.kind,
+        "depth": pictures.depth,
+        "width": width,
+        "height": height,
+        "frames": len(pictures.planes),
+        "bytes": size,
+        "bpp": 8 * size / pictures.pixels,
+        **more,
+    }
 
 
 def yardstick_seconds(pictures: Pictures, work: Path) -> float:
@@ -147,9 +163,12 @@ def measure_rival(item: Item, rival: LosslessRival, work: Path) -> Point:
         except UnsupportedInputError as error:
             return {"unsupported": str(error)}
     return rated(
-        item.pictures, coded.bytes, encode_seconds=coded.encode_seconds, decode_seconds=coded.decode_seconds,
+        item.pictures,
+        coded.bytes,
+        encode_seconds=coded.encode_seconds,
+        decode_seconds=coded.decode_seconds,
         yardstick_seconds=yardstick_seconds(item.pictures, work),
-    )  # fmt: skip
+    )
 
 
 def measure_ours(item: Item, options: Sequence[str], work: Path) -> Point:
@@ -165,9 +184,14 @@ def measure_ours(item: Item, options: Sequence[str], work: Path) -> Point:
             raise RuntimeError(f"{item.name}: {' '.join(options)} is not lossless")
         size = coded.stat().st_size
     return rated(
-        item.pictures, size, bytes_update=told["update_size"], chosen=told["chosen"], encode_seconds=middle - start,
-        decode_seconds=end - middle, yardstick_seconds=yardstick_seconds(item.pictures, work),
-    )  # fmt: skip
+        item.pictures,
+        size,
+        bytes_update=told["update_size"],
+        chosen=told["chosen"],
+        encode_seconds=middle - start,
+        decode_seconds=end - middle,
+        yardstick_seconds=yardstick_seconds(item.pictures, work),
+    )
 
 
 def read_back(shown: Path, like: Pictures) -> Pictures:
@@ -306,16 +330,21 @@ def markdown(points: Items, args: argparse.Namespace, names: list[str]) -> str:
     """All tables."""
     rows = groups(points, args.adapted_pictures)
     rates = {name: {c: bpp(row, c) for c in names} for name, row in rows.items()}
-    parts = ["## Bits per pixel", table(["", *names], [[n, *(show(r[c], 3) for c in names)] for n, r in rates.items()]),
-             REMARKS]  # fmt: skip
+    parts = [
+        "## Bits per pixel",
+        table(["", *names], [[n, *(show(r[c], 3) for c in names)] for n, r in rates.items()]),
+        REMARKS,
+    ]
     if ANCHOR in names:
         against = [[n, *(per_cent(r[c], r[ANCHOR]) for c in names)] for n, r in rates.items()]
         parts += [f"## Bytes against {ANCHOR}", table(["", *names], against)]
     if gains := adaptation_rows(rows, names):
         head = ("", "adapted", "bits per pixel", "bytes", "bytes of update")
         parts += ["## Gain of adapting, update included", table(head, gains, left=2)]
-    kinds = {"Kodak": {k: v for k, v in points.items() if k.startswith(f"{KODAK}/")},
-             "clips": {k: v for k, v in points.items() if not k.startswith(f"{KODAK}/")}}  # fmt: skip
+    kinds = {
+        "Kodak": {k: v for k, v in points.items() if k.startswith(f"{KODAK}/")},
+        "clips": {k: v for k, v in points.items() if not k.startswith(f"{KODAK}/")},
+    }
     steps = [(kind, step) for kind in kinds for step in ("encode", "decode")]
     head = ("", *(f"{kind}, {step}" for kind, step in steps))
     cells = [[c, *(show(time_ratio(kinds[kind], c, f"{step}_seconds")) for kind, step in steps)] for c in names]

@@ -142,9 +142,14 @@ def main() -> None:
             start: Point | None = None
             for arm in ARMS:
                 options = EncodeOptions(
-                    sampling=sampling(args.fps, args.frames), quality=quality, steps=args.steps, quantizer="uniform",
-                    refine="none", weights=weights[arm], device="cpu",
-                )  # fmt: skip
+                    sampling=sampling(args.fps, args.frames),
+                    quality=quality,
+                    steps=args.steps,
+                    quantizer="uniform",
+                    refine="none",
+                    weights=weights[arm],
+                    device="cpu",
+                )
                 point = results.point(
                     {**coding_key(clip, options, args.frames), "arm": arm}, partial(code_clip, clip, options)
                 )

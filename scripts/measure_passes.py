@@ -29,10 +29,14 @@ def arguments() -> argparse.Namespace:
 def run_point(folder: Path) -> Point:
     config, curve = json.loads((folder / "config.json").read_text()), read_curve(folder)
     return {
-        "scales": config["model"].get("scales", 2), "profile": config["profile"], "changes": config["model"],
-        "minutes": curve.minutes.tolist(), "samples": curve.samples.tolist(), "score": curve.score.tolist(),
+        "scales": config["model"].get("scales", 2),
+        "profile": config["profile"],
+        "changes": config["model"],
+        "minutes": curve.minutes.tolist(),
+        "samples": curve.samples.tolist(),
+        "score": curve.score.tolist(),
         "points": curve.points.tolist(),
-    }  # fmt: skip
+    }
 
 
 def main() -> None:
@@ -48,8 +52,17 @@ def main() -> None:
         saving = 1 - 2 ** (p["score"][k] - summary.setdefault("reference", p["score"][k]))
         summary[f"scales {p['scales']}"] = {"score": p["score"][k], "saving": saving}
         levels = ["/".join(f"{v:.{d}f}" for v, d in zip(point[:2], (3, 2), strict=True)) for point in p["points"][k]]
-        rows.append([str(p["scales"]), str(1 + 3 * p["scales"]), show(p["minutes"][k], 1), f"{p['samples'][k]:.0f}",
-                     show(p["score"][k], 4), show(-100 * saving, 1), *levels])  # fmt: skip
+        rows.append(
+            [
+                str(p["scales"]),
+                str(1 + 3 * p["scales"]),
+                show(p["minutes"][k], 1),
+                f"{p['samples'][k]:.0f}",
+                show(p["score"][k], 4),
+                show(-100 * saving, 1),
+                *levels,
+            ]
+        )
     levels = [f"level {s}: bpp/dB" for s in (1, 3, 5, 7, 9)]
     head = ["scales", "passes", "minutes", "crops", "score", "R-D cost %", *levels]
     results.finish(summary, table(head, rows, 0) + "\n\nLevels in tenths of the rate range; one run of each.")

@@ -86,19 +86,27 @@ def rate_distortion(law: str, centre: int, samples: int) -> Point:
         for trade_off in TRADE_OFFS:
             quantizer = choose_quantizer(x, i, trade_off, kinds=[kind], table_sets=sets)
             _, error, symbols = weigh(quantizer, x, i, trade_off)
-            curve.append({
-                "trade_off": trade_off, "set": quantizer.table_set, "shift": quantizer.shift, "mse": error,
-                "bits": coded_bits(quantizer, symbols, i) / samples,
-            })  # fmt: skip
+            curve.append(
+                {
+                    "trade_off": trade_off,
+                    "set": quantizer.table_set,
+                    "shift": quantizer.shift,
+                    "mse": error,
+                    "bits": coded_bits(quantizer, symbols, i) / samples,
+                }
+            )
         curve.sort(key=lambda p: p["mse"])
         errors = np.log([p["mse"] for p in curve])
         inside = errors[0] <= math.log(target) <= errors[-1]
         at = float(np.interp(math.log(target), errors, [p["bits"] for p in curve])) if inside else None
         nearest = curve[int(np.abs(errors - math.log(target)).argmin())]
         out["families"][name] = {
-            "bits": at, "change": None if at is None else 100 * (at / rate - 1),
-            "set": nearest["set"], "shift": nearest["shift"], "curve": curve,
-        }  # fmt: skip
+            "bits": at,
+            "change": None if at is None else 100 * (at / rate - 1),
+            "set": nearest["set"],
+            "shift": nearest["shift"],
+            "curve": curve,
+        }
     return out
 
 
@@ -114,9 +122,10 @@ def run_lengths(centre: int, samples: int) -> Point:
 
     whole, bits = cost(None)
     return {
-        "bits": bits, "shift": quantizer.shift,
+        "bits": bits,
+        "shift": quantizer.shift,
         "loss": {str(n): 100 * (cost(np.append(np.arange(0, samples, n), samples))[0] - whole) / bits for n in RUNS},
-    }  # fmt: skip
+    }
 
 
 def seconds(work: Callable[[], object]) -> float:
@@ -135,9 +144,12 @@ def speed(name: str, samples: int) -> Point:
     x, i = source("normal", 13, samples)
     coded = i > 0
     quantizer = {
-        "plain": Quantizer(), "plain, compressai.ans": Quantizer(), "RDOQ": Quantizer("scalar", 2, 0),
-        "TCQ4": Quantizer("trellis4", 2, 3), "TCQ8": Quantizer("trellis8", 2, 3),
-    }[name]  # fmt: skip
+        "plain": Quantizer(),
+        "plain, compressai.ans": Quantizer(),
+        "RDOQ": Quantizer("scalar", 2, 0),
+        "TCQ4": Quantizer("trellis4", 2, 3),
+        "TCQ8": Quantizer("trellis8", 2, 3),
+    }[name]
     trade_off = None if name.startswith("plain") else HIGH_RATE_TRADE_OFF
     symbols = quantise(quantizer, x, i, trade_off).symbols
 
@@ -156,10 +168,11 @@ def speed(name: str, samples: int) -> Point:
     work: dict[str, Callable[[], object]] = {
         "decide": lambda: quantise(quantizer, x, i, trade_off),
         "encode": encode_with_library if library else encode,
-        "decode": (lambda: RansDecoder(payload, samples).get(i[coded])) if library
+        "decode": (lambda: RansDecoder(payload, samples).get(i[coded]))
+        if library
         else (lambda: SymbolDecoder(payload).get_quantised(quantizer, i)),
         "values": lambda: reconstruct(quantizer, symbols, i),
-    }  # fmt: skip
+    }
     return {part: samples / seconds(do) / 1e6 for part, do in work.items()}
 
 
@@ -199,16 +212,24 @@ def main() -> None:
     )
     plain = next((p for p in speeds if p["name"] == "plain"), None)
     rates = table(
-        ("", *(f"{part}, M/s" for part in ("decide", "encode", "decode", "values")), "decide: ratio to plain",
-         "encode, decode: ratio to plain", "1080p frame, decide, s"),
         (
-            [p["name"], *(show(p[k], 1) for k in ("decide", "encode", "decode", "values")),
-             plain and show(p["decide"] / plain["decide"], 3),
-             plain and f"{p['encode'] / plain['encode']:.2f}, {p['decode'] / plain['decode']:.2f}",
-             show(FRAME / p["decide"] / 1e6, 2)]
+            "",
+            *(f"{part}, M/s" for part in ("decide", "encode", "decode", "values")),
+            "decide: ratio to plain",
+            "encode, decode: ratio to plain",
+            "1080p frame, decide, s",
+        ),
+        (
+            [
+                p["name"],
+                *(show(p[k], 1) for k in ("decide", "encode", "decode", "values")),
+                plain and show(p["decide"] / plain["decide"], 3),
+                plain and f"{p['encode'] / plain['encode']:.2f}, {p['decode'] / plain['decode']:.2f}",
+                show(FRAME / p["decide"] / 1e6, 2),
+            ]
             for p in speeds
         ),
-    )  # fmt: skip
+    )
     remarks = (
         "Per cent of bits at plain rounding's mean squared error, coded bytes, each stream decoded and compared; in "
         "brackets the table set and shift chosen nearest to it. 'RDOQ, plain tables' decides by the tables that hold "

@@ -55,10 +55,20 @@ def arguments() -> argparse.Namespace:
     p.add_argument("--anchors", type=Path, metavar="JSON", help="measured points of other codecs on the clips")
     p.add_argument("--kodak", type=Path, metavar="DIR", help="the Kodak pictures, PNG")
     p.add_argument("--stills", type=Path, metavar="DIR", help="more pictures, JPEG or PNG")
-    p.add_argument("--ways", type=ways, default=["plain", "trellis"], metavar="WAY;WAY",
-                   help="for clips: plain, trellis, 'trellis, lof' (default: plain;trellis)")
-    p.add_argument("--picture-ways", type=ways, default=["plain", "trellis"], metavar="WAY;WAY",
-                   help="for pictures (default: plain;trellis)")
+    p.add_argument(
+        "--ways",
+        type=ways,
+        default=["plain", "trellis"],
+        metavar="WAY;WAY",
+        help="for clips: plain, trellis, 'trellis, lof' (default: plain;trellis)",
+    )
+    p.add_argument(
+        "--picture-ways",
+        type=ways,
+        default=["plain", "trellis"],
+        metavar="WAY;WAY",
+        help="for pictures (default: plain;trellis)",
+    )
     p.add_argument("--kodak-anchors", type=Path, metavar="DIR", help="CompressAI's published points, JSON files")
     return p.parse_args()
 
@@ -78,9 +88,15 @@ def coded(
     quantizer, refine = WAYS[way]
     frames = of.get("frames")
     options = EncodeOptions(
-        sampling=sampling(args.fps, frames) if "frames" in of else Sampling(), quality=quality, adapt="none",
-        preset=args.preset, quantizer=quantizer, refine=refine, weights=args.weights, device="cpu",
-    )  # fmt: skip
+        sampling=sampling(args.fps, frames) if "frames" in of else Sampling(),
+        quality=quality,
+        adapt="none",
+        preset=args.preset,
+        quantizer=quantizer,
+        refine=refine,
+        weights=args.weights,
+        device="cpu",
+    )
     point = results.point(
         coding_key(source, options, frames), lambda: code_clip(source, options, rgb=of.get("rgb", lambda: None)())
     )

@@ -61,9 +61,12 @@ def arguments() -> argparse.Namespace:
         help="fewer frames of large videos: N luma samples, or one",
     )
     p.add_argument(
-        "--ways", type=lambda text: [w.strip() for w in text.split(";")], default=list(WAYS), metavar="WAY;WAY",
+        "--ways",
+        type=lambda text: [w.strip() for w in text.split(";")],
+        default=list(WAYS),
+        metavar="WAY;WAY",
         help=f"of: {'; '.join(WAYS)} (default: all)",
-    )  # fmt: skip
+    )
     p.add_argument("--lof-steps", type=int, default=16, help="default: %(default)s")
     p.add_argument("--sga-steps", type=int, default=2, help="tens of steps (default: %(default)s)")
     p.add_argument("--name", default="refinement", help="of the results files (default: %(default)s)")
@@ -96,11 +99,18 @@ def main() -> None:
             for way in args.ways:
                 quantizer, refine, adapt, _ = WAYS[way]
                 options = EncodeOptions(
-                    sampling=sampling(args.fps, frames), quality=quality, adapt=adapt, preset=args.preset,
-                    steps=args.steps, refine=refine, quantizer=quantizer, max_minutes=args.max_time,
+                    sampling=sampling(args.fps, frames),
+                    quality=quality,
+                    adapt=adapt,
+                    preset=args.preset,
+                    steps=args.steps,
+                    refine=refine,
+                    quantizer=quantizer,
+                    max_minutes=args.max_time,
                     refine_steps={"none": None, "lof": args.lof_steps, "sga": args.sga_steps}[refine],
-                    weights=args.weights, device="cpu",
-                )  # fmt: skip
+                    weights=args.weights,
+                    device="cpu",
+                )
                 key = coding_key(clip, options, frames)
                 if p := results.point(key, lambda clip=clip, options=options: code_clip(clip, options)):
                     at[way] = p
@@ -118,11 +128,13 @@ def main() -> None:
         "The same against plain rounding:\n\n" + bd_table(summary, "against plain"),
         "Seconds of an encode, the mean over qualities; they hold the codings of the ways before it:\n\n"
         + table(["", *summary], [[way, *(show(s["seconds"][way], 1) for s in summary.values())] for way in WAYS]),
-        latents_table(found), worst(found), table(HEAD, rows, 4),
+        latents_table(found),
+        worst(found),
+        table(HEAD, rows, 4),
         "PSNR in dB, errors averaged over frames before the logarithm, YUV is 6:1:1. J = bpp + lambda 255^2 D of the "
         "file as written. BD figures on PSNR-YUV, interpolation: "
         f"{methods_of(f for s in summary.values() for f in s['against plain'].values())}.",
-    ]  # fmt: skip
+    ]
     results.finish(summary, "\n\n".join(tables))
 
 

@@ -54,9 +54,14 @@ def main() -> None:
             for name, weights in (("before", args.before), ("after", args.weights)):
                 for quality in args.qualities:
                     options = EncodeOptions(
-                        sampling=sampling(args.fps, args.frames), quality=quality, adapt="none", quantizer=quantizer,
-                        refine="none", weights=weights, device="cpu",
-                    )  # fmt: skip
+                        sampling=sampling(args.fps, args.frames),
+                        quality=quality,
+                        adapt="none",
+                        quantizer=quantizer,
+                        refine="none",
+                        weights=weights,
+                        device="cpu",
+                    )
                     key = coding_key(clip, options, args.frames)
                     if p := results.point(key, partial(code_clip, clip, options)):
                         curves.setdefault(name, []).append(p)
@@ -69,8 +74,10 @@ def main() -> None:
     methods = methods_of(f for by_clip in figures.values() for f in by_clip.values())
     text = f"BD-rate / BD-PSNR of the retrained weights against those before (PSNR-YUV, {methods})."
     head = ["clip", "quantiser", "weights", "quality", "bpp", "YUV"]
-    results.finish({"bd": figures, "mean_bd_rate": means},
-                   "\n\n".join([text, table(["clip", *QUANTIZERS], cells), table(head, rows, 3)]))  # fmt: skip
+    results.finish(
+        {"bd": figures, "mean_bd_rate": means},
+        "\n\n".join([text, table(["clip", *QUANTIZERS], cells), table(head, rows, 3)]),
+    )
 
 
 if __name__ == "__main__":

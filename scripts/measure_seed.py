@@ -93,8 +93,21 @@ def rates_text(args: argparse.Namespace, rates: Results) -> str:
         + table(*comparison_rows(comparisons))
         for anchor, comparisons in zip((NONE, ENCODER), against, strict=True)
     ]
-    head = ("clip", "adapted", "quality", "kept", "bytes", "update", "latents y", "hyper-latents z", "rest", "bpp",
-            "of it update %", "YUV dB", "encode s")  # fmt: skip
+    head = (
+        "clip",
+        "adapted",
+        "quality",
+        "kept",
+        "bytes",
+        "update",
+        "latents y",
+        "hyper-latents z",
+        "rest",
+        "bpp",
+        "of it update %",
+        "YUV dB",
+        "encode s",
+    )
     rows = [
         [p.clip, p.codec, f"{p.rate_point:g}", kept(p)]
         + [show(v, 0) for v in (p.bytes, *(p.details[f"{k}_bytes"] for k in ("update", "y", "z", "rest")))]
@@ -109,11 +122,12 @@ def rates_text(args: argparse.Namespace, rates: Results) -> str:
 def steps_text(args: argparse.Namespace, rates: Results) -> str:
     """The cost while finetuning the full model, of every clip at every rate."""
     curves = {
-        f"{p.clip}, quality {p.rate_point:g}": [(row["step"], 100 * (row["cost"] / p.details["curve"][0]["cost"] - 1))
-                                                for row in p.details["curve"]]
+        f"{p.clip}, quality {p.rate_point:g}": [
+            (row["step"], 100 * (row["cost"] / p.details["curve"][0]["cost"] - 1)) for row in p.details["curve"]
+        ]
         for p in rates.points
         if p.codec == FULL and p.details["curve"]
-    }  # fmt: skip
+    }
     training_curves(curves, args.results / f"{args.name}-steps", "R-D-M cost against the start (%)")
     rows = [
         [name, f"{curve[-1][0]}", show(min(cost for _, cost in curve), 2, sign=True), show(curve[-1][1], 2, sign=True)]
@@ -151,8 +165,15 @@ def ablation_text(args: argparse.Namespace, ablation: Results, missing: list[str
         "the bytes of its update; the encoder would send the plain file wherever the figure is above zero."
     )
     lacking = [f"Not offered by this version: {', '.join(missing)}."] if missing else []
-    return "\n\n".join(["## Ablation of the update's prior", text, table(["clip", *names], rows), *lacking,
-                        f"![ablation]({args.name}-ablation.png)"])  # fmt: skip
+    return "\n\n".join(
+        [
+            "## Ablation of the update's prior",
+            text,
+            table(["clip", *names], rows),
+            *lacking,
+            f"![ablation]({args.name}-ablation.png)",
+        ]
+    )
 
 
 def measure_amortisation(args: argparse.Namespace) -> dict[int, Results]:
@@ -187,8 +208,14 @@ def main() -> None:
         rd_curves(rates, clip.name, args.results / f"{args.name}-rd-{clip.name}")
     ablation, missing = measure_ablation(args)
     by_count = measure_amortisation(args)
-    text = "\n\n".join([rates_text(args, rates), steps_text(args, rates), ablation_text(args, ablation, missing),
-                        amortisation_text(args, by_count)])  # fmt: skip
+    text = "\n\n".join(
+        [
+            rates_text(args, rates),
+            steps_text(args, rates),
+            ablation_text(args, ablation, missing),
+            amortisation_text(args, by_count),
+        ]
+    )
     parts = {"rates": rates, "ablation": replace(ablation, comparisons=[], anchor=None)}
     parts |= {f"amortisation {n}": results for n, results in by_count.items()}
     publish(args, __doc__.partition("\n\n")[0], parts, text)

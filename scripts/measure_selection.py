@@ -83,10 +83,16 @@ GAINS = {
     FILTER: "gain in bits times error, update included, %",
 }
 STYLES = {  # of a family in the plots: colour, marker
-    "learned-laplace": ("C3", "o"), "learned-gaussian": ("C1", "s"), "learned, by price": ("C3", "*"),
-    "random": ("0.5", "o"), "all": ("k", "D"), "biases": ("C0", "v"), "biases+multipliers": ("C0", "^"),
-    "last-layer": ("C2", "P"), "low-rank": ("C4", "X"),
-}  # fmt: skip
+    "learned-laplace": ("C3", "o"),
+    "learned-gaussian": ("C1", "s"),
+    "learned, by price": ("C3", "*"),
+    "random": ("0.5", "o"),
+    "all": ("k", "D"),
+    "biases": ("C0", "v"),
+    "biases+multipliers": ("C0", "^"),
+    "last-layer": ("C2", "P"),
+    "low-rank": ("C4", "X"),
+}
 
 
 def selections_of(codec: str) -> list[str]:
@@ -139,9 +145,12 @@ def tuned_point(base: BaseModel, tuned: Finetuned, selected: int, strategy: Stra
         if not torch.equal(p, decoder[name]):
             raise ValueError(f"{name} is not what the update's bytes make of it")
     return {
-        "selected": selected, "strategy": str(strategy or "none"), "changed": tuned.update.nonzero,
-        "bytes_update": len(tuned.payload), "seconds": tuned.seconds,
-    }  # fmt: skip
+        "selected": selected,
+        "strategy": str(strategy or "none"),
+        "changed": tuned.update.nonzero,
+        "bytes_update": len(tuned.payload),
+        "seconds": tuned.seconds,
+    }
 
 
 def measure_lossy(args: argparse.Namespace, clip: Path, selection: str | None) -> Point:
@@ -167,9 +176,15 @@ def measure_lossy(args: argparse.Namespace, clip: Path, selection: str | None) -
     bpp = 8 * (size + len(tuned.payload)) / crops.pixels
     worth = float(network.rate_lambda(torch.tensor(level / LEVEL_STEP))) * 255.0**2
     return {
-        **point, "frames": len(frames), "width": f.width, "height": f.height, "level": level, "bytes_frames": size,
-        "bpp": bpp, "J": bpp + worth * float(mse @ PLANE_WEIGHTS),
-    }  # fmt: skip
+        **point,
+        "frames": len(frames),
+        "width": f.width,
+        "height": f.height,
+        "level": level,
+        "bytes_frames": size,
+        "bpp": bpp,
+        "J": bpp + worth * float(mse @ PLANE_WEIGHTS),
+    }
 
 
 def measure_lossless(args: argparse.Namespace, clip: Path, selection: str | None) -> Point:
@@ -223,15 +238,23 @@ def measure_filter(args: argparse.Namespace, clip: Path, selection: str | None) 
     assert tuner.selection
     costs = [row["cost"] / segment.bits for row in done.curve]
     return {
-        "selected": tuner.selection.count, "strategy": str(tuner.selection.strategy), "changed": done.update.nonzero,
-        "bytes_update": len(done.payload), "seconds": done.seconds, "frames": int(segment.frames.sum()),
-        "bytes_video": round(segment.bits / 8), "J_base": costs[0], "J": min(costs),
-    }  # fmt: skip
+        "selected": tuner.selection.count,
+        "strategy": str(tuner.selection.strategy),
+        "changed": done.update.nonzero,
+        "bytes_update": len(done.payload),
+        "seconds": done.seconds,
+        "frames": int(segment.frames.sum()),
+        "bytes_video": round(segment.bits / 8),
+        "J_base": costs[0],
+        "J": min(costs),
+    }
 
 
 MEASURES: dict[str, Callable[[argparse.Namespace, Path, str | None], Point]] = {
-    LOSSY: measure_lossy, LOSSLESS: measure_lossless, FILTER: measure_filter,
-}  # fmt: skip
+    LOSSY: measure_lossy,
+    LOSSLESS: measure_lossless,
+    FILTER: measure_filter,
+}
 
 
 def family(selection: str) -> str:
@@ -255,9 +278,13 @@ def plot(path: Path, codec: str, points: list[Point], clips: int) -> None:
         for name, ours in families.items():
             colour, marker = STYLES.get(name, ("C5", "o"))
             axis.plot(
-                [max(p[key], 1) for p in ours], [p["gain"] for p in ours], marker + "-", color=colour, label=name,
+                [max(p[key], 1) for p in ours],
+                [p["gain"] for p in ours],
+                marker + "-",
+                color=colour,
+                label=name,
                 markersize=12 if marker == "*" else 7,
-            )  # fmt: skip
+            )
         axis.axhline(0, color="0.7", linewidth=0.8)
         axis.set(xscale="log", xlabel=label)
         axis.grid(alpha=0.3)
@@ -274,14 +301,18 @@ def averaged(found: dict[str, list[Point]], clips: int) -> list[Point]:
     keys = ("gain", "selected", "bytes_update", "changed", "seconds")
     out: list[Point] = [
         {"selection": selection, **{k: mean_of(p[k] for p in points) for k in keys}}
-        for selection, points in found.items() if len(points) == clips
-    ]  # fmt: skip
+        for selection, points in found.items()
+        if len(points) == clips
+    ]
     return sorted(out, key=lambda m: -m["gain"])
 
 
 def cells(p: Point) -> list[str | None]:
-    return [*(show(p[k], 0) for k in ("selected", "changed", "bytes_update")), show(p["gain"], 2, sign=True),
-            show(p["seconds"], 0)]  # fmt: skip
+    return [
+        *(show(p[k], 0) for k in ("selected", "changed", "bytes_update")),
+        show(p["gain"], 2, sign=True),
+        show(p["seconds"], 0),
+    ]
 
 
 def asked(args: argparse.Namespace, results: Results) -> Iterable[tuple[Path, str, Point]]:
@@ -289,8 +320,9 @@ def asked(args: argparse.Namespace, results: Results) -> Iterable[tuple[Path, st
     shared: Point = {"codec": args.codec, "steps": args.steps, "weights_digest": digest_of(weights_of(args))}
     shared |= {
         LOSSY: {"frames": args.frames, "batch": args.batch, "crop": args.crop, "quality": args.quality},
-        LOSSLESS: {"frames": args.frames}, FILTER: {"qp": FILTER_QP},
-    }[args.codec]  # fmt: skip
+        LOSSLESS: {"frames": args.frames},
+        FILTER: {"qp": FILTER_QP},
+    }[args.codec]
     clips = {clip: {**shared, "clip": clip.name, "clip_digest": digest_of(clip)} for clip in args.clips}
     measure = partial(MEASURES[args.codec], args)
     references: dict[Path, Point | None] = {}

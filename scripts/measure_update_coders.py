@@ -85,9 +85,7 @@ def entropy_bytes(tensors: dict[str, np.ndarray]) -> float:
 
 def nnc_bytes(tensors: dict[str, np.ndarray], python: Path, *, flat: bool) -> tuple[int, str]:
     """Bytes of the NNC stream and nncodec's version; flat: tensors as matrices, rows of output channels."""
-    shaped = {
-        f"t{i}": n.reshape(n.shape[0], -1) if flat and n.ndim > 2 else n for i, n in enumerate(tensors.values())
-    }
+    shaped = {f"t{i}": n.reshape(n.shape[0], -1) if flat and n.ndim > 2 else n for i, n in enumerate(tensors.values())}
     with tempfile.TemporaryDirectory(prefix="vidcodec-") as folder:
         np.savez(Path(folder, "update.npz"), **shaped)
         command = [str(python), "-W", "ignore", "-c", NNC_PROGRAM, str(Path(folder, "update.npz")), folder]
@@ -124,9 +122,19 @@ def measure(path: Path, model: nn.Module, python: Path | None) -> Point:
 
 
 HEAD = (
-    "file", "open tensors", "their parameters", "non-zero", "ours", "spike-slab, all", "spike-slab, open",
-    "NNC (smallest)", "entropy", "ours / s-s all", "ours / s-s open", "ours / NNC",
-)  # fmt: skip
+    "file",
+    "open tensors",
+    "their parameters",
+    "non-zero",
+    "ours",
+    "spike-slab, all",
+    "spike-slab, open",
+    "NNC (smallest)",
+    "entropy",
+    "ours / s-s all",
+    "ours / s-s open",
+    "ours / NNC",
+)
 
 
 def row(p: Point) -> list[str | None]:
@@ -135,9 +143,13 @@ def row(p: Point) -> list[str | None]:
     ratios = [ours / p["spike_slab_all"], ours / p["spike_slab_open"], ours / p["nnc"] if "nnc" in p else None]
     sizes = [p["ours"], p["spike_slab_all"], p["spike_slab_open"], p.get("nnc"), p["entropy_open"]]
     return [
-        p["file"], f"{p['open_tensors']} of {p['tensors']}", f"{p['open_parameters']:,} of {p['parameters']:,}",
-        f"{p['nonzero']:,}", *(show(s, 0) for s in sizes), *(show(r, 3) for r in ratios),
-    ]  # fmt: skip
+        p["file"],
+        f"{p['open_tensors']} of {p['tensors']}",
+        f"{p['open_parameters']:,} of {p['parameters']:,}",
+        f"{p['nonzero']:,}",
+        *(show(s, 0) for s in sizes),
+        *(show(r, 3) for r in ratios),
+    ]
 
 
 def main() -> None:

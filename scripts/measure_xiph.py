@@ -34,8 +34,13 @@ def arguments() -> argparse.Namespace:
     p.add_argument("--qps", type=numbers, default=QPS, metavar="QP,QP", help="of the others (default: 22,27,32,37,42)")
     p.add_argument("--steps", type=int, default=60, help="of finetuning (default: %(default)s)")
     p.add_argument("--again", action="store_true", help="measure nothing: write the tables of known results anew")
-    p.add_argument("--ways", type=names, default=["plain", "trellis", "adapted", "refined"], metavar="WAY,WAY",
-                   help="of our codec (default: plain,trellis,adapted,refined)")
+    p.add_argument(
+        "--ways",
+        type=names,
+        default=["plain", "trellis", "adapted", "refined"],
+        metavar="WAY,WAY",
+        help="of our codec (default: plain,trellis,adapted,refined)",
+    )
     p.add_argument("--update-parameters", default="learned", help="which ones to update (default: %(default)s)")
     p.add_argument("--rivals", default=",".join(RIVALS), metavar="LIST", help="as vidcodec evaluate takes them")
     return p.parse_args()

@@ -13,9 +13,19 @@ from vidcodec.models.checkpoint import save_model, snap_to_grid
 from vidcodec.models.msp import Msp, MspConfig
 
 TINY = MspConfig(
-    widths=(12, 12, 12), blocks=(1, 1, 1), latent=12, hyper=6, mean_features=8, scale_features=8,
-    pass_width=8, pass_known=6, scale_width=8, scale_known=6, scales=2, levels=3,
-)  # fmt: skip
+    widths=(12, 12, 12),
+    blocks=(1, 1, 1),
+    latent=12,
+    hyper=6,
+    mean_features=8,
+    scale_features=8,
+    pass_width=8,
+    pass_known=6,
+    scale_width=8,
+    scale_known=6,
+    scales=2,
+    levels=3,
+)
 
 
 def tiny_network(seed: int = 0, **changes: object) -> Msp:

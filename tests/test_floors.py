@@ -9,15 +9,24 @@ import pytest
 
 ROOT = Path(__file__).parents[1] / "vidcodec"
 FLOORS = {
-    "errors": 1, "denormals": 1, "files": 1,
-    "video": 2, "bitstream": 2, "entropy": 2,
-    "models": 3, "quantize": 3,
+    "errors": 1,
+    "denormals": 1,
+    "files": 1,
+    "video": 2,
+    "bitstream": 2,
+    "entropy": 2,
+    "models": 3,
+    "quantize": 3,
     "adapt": 4,
-    "codec": 5, "postfilter": 5,
-    "training": 6, "evaluation": 6, "batch": 6,
+    "codec": 5,
+    "postfilter": 5,
+    "training": 6,
+    "evaluation": 6,
+    "batch": 6,
     "cli": 7,
-    "__main__": 8, "__init__": 8,
-}  # fmt: skip
+    "__main__": 8,
+    "__init__": 8,
+}
 MODULES = sorted(ROOT.rglob("*.py"))
 
 

@@ -88,8 +88,20 @@ def test_samples_that_no_file_codes_are_rounded() -> None:
 
 def test_a_step_charges_what_files_cost() -> None:
     torch.manual_seed(3)
-    model = Msp(MspConfig(widths=(8, 8, 8), blocks=(1, 1, 1), latent=24, hyper=8, mean_features=8, scale_features=8,
-                          pass_width=8, pass_known=8, scale_width=8, scale_known=8)).eval()  # fmt: skip
+    model = Msp(
+        MspConfig(
+            widths=(8, 8, 8),
+            blocks=(1, 1, 1),
+            latent=24,
+            hyper=8,
+            mean_features=8,
+            scale_features=8,
+            pass_width=8,
+            pass_known=8,
+            scale_width=8,
+            scale_known=8,
+        )
+    ).eval()
     planes = torch.rand(1, 6, 64, 64) - 0.5
     model.calibrate(planes)
     level = torch.full((1,), 5.0)

@@ -93,8 +93,11 @@ def test_scope_encoder_sends_nothing(make_tiny: Callable[..., Msp]) -> None:
     tuner, tuned = finetune(make_tiny(), scope="encoder")
     assert not tuned.update
     assert tuner.prior.encode(tuned.update, base) == b""
-    moved = {n for (n, p), (_, q) in zip(base.named_parameters(), tuned.model.named_parameters(), strict=True)
-             if not torch.equal(p, q)}  # fmt: skip
+    moved = {
+        n
+        for (n, p), (_, q) in zip(base.named_parameters(), tuned.model.named_parameters(), strict=True)
+        if not torch.equal(p, q)
+    }
     assert moved
     assert not any(is_sent(n) for n in moved)
 

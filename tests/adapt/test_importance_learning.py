@@ -109,8 +109,10 @@ def test_overfitting_lowers_the_loss_and_moves_little_else(toy: Toy) -> None:
     update, steps = overfitted(toy, content, QUICK, np.random.default_rng(0))
     base = dict(toy.named_parameters())
     moved = {n: base[n] + update[n] * steps[n] for n in update}
-    before, after = (float(content.objective.outcome(toy, p, content.source.checks()[0], hard=True).error)
-                     for p in (dict(base), moved))  # fmt: skip
+    before, after = (
+        float(content.objective.outcome(toy, p, content.source.checks()[0], hard=True).error)
+        for p in (dict(base), moved)
+    )
     assert after < 0.7 * before
     assert update["second.weight"][ROW].abs().min() > 0
     assert not update["first.weight"].any()

@@ -45,8 +45,16 @@ from vidcodec.errors import (
 from vidcodec.models.checkpoint import load_model
 from vidcodec.models.msp import Msp
 
-ASKED = ("all", "biases", "biases+multipliers", "last-layer", "low-rank:2", "random:500", "learned:500",
-         "learned-gaussian:300")  # fmt: skip
+ASKED = (
+    "all",
+    "biases",
+    "biases+multipliers",
+    "last-layer",
+    "low-rank:2",
+    "random:500",
+    "learned:500",
+    "learned-gaussian:300",
+)
 
 
 @pytest.fixture(scope="module")
@@ -278,9 +286,17 @@ def test_updates_of_the_largest_numbers_fit_what_is_expected_of_them(
 
 
 @pytest.mark.parametrize(
-    "head", [(SELECTED, 0), (SELECTED, 4, 1), (LOW_RANK, 1), (LOW_RANK, 4, 17), (LOW_RANK, 4, 0), (SELECTED, 99),
-             (SELECTED, 5, 0, 0)],
-)  # fmt: skip
+    "head",
+    [
+        (SELECTED, 0),
+        (SELECTED, 4, 1),
+        (LOW_RANK, 1),
+        (LOW_RANK, 4, 17),
+        (LOW_RANK, 4, 0),
+        (SELECTED, 99),
+        (SELECTED, 5, 0, 0),
+    ],
+)
 def test_selections_no_encoder_writes_are_refused(head: tuple[int, ...], model: Msp) -> None:
     with pytest.raises(CorruptBitstreamError):
         decode_update(bytes(head) + bytes(100), model)

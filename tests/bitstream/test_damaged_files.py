@@ -41,8 +41,9 @@ def test_any_flipped_byte_costs_only_its_own_unit(sample, mask):
     updates = sample.update_spans()
     for place in range(len(sample.data)):
         reader = opened(flipped(sample.data, place, mask=mask))
-        expected = [f for f, (start, end) in zip(sample.frames, sample.frame_spans(), strict=True)
-                    if not start <= place < end]  # fmt: skip
+        expected = [
+            f for f, (start, end) in zip(sample.frames, sample.frame_spans(), strict=True) if not start <= place < end
+        ]
         assert list(reader.frames()) == expected, place
         assert reader.header == sample.header
         assert reader.problems, place
@@ -61,8 +62,9 @@ def test_any_flipped_byte_costs_only_its_own_unit_without_an_index_too(sample):
     (head, *_), updates = sample.units(), sample.update_spans()
     for place in range(head[2], sample.frame_spans()[-1][1]):
         reader = opened(flipped(cut, place))
-        expected = [f for f, (start, end) in zip(sample.frames, sample.frame_spans(), strict=True)
-                    if not start <= place < end]  # fmt: skip
+        expected = [
+            f for f, (start, end) in zip(sample.frames, sample.frame_spans(), strict=True) if not start <= place < end
+        ]
         assert list(reader.frames()) == expected, place
         for i, (start, end) in enumerate(updates):
             if start <= place < end:
@@ -160,8 +162,9 @@ def test_trailing_bytes_are_reported_and_ignored(sample):
 
 
 def test_the_index_of_a_file_glued_behind_is_not_believed(sample):
-    other = bitstream_bytes(sample.header, [sample.updates[0], dataclasses.replace(sample.updates[1], first_frame=1)],
-                            sample.frames)  # fmt: skip
+    other = bitstream_bytes(
+        sample.header, [sample.updates[0], dataclasses.replace(sample.updates[1], first_frame=1)], sample.frames
+    )
     reader = opened(sample.data + other)
     assert reader.complete
     assert undecodable(reader) == set()

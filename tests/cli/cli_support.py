@@ -15,9 +15,18 @@ import av
 import numpy as np
 
 TINY = {
-    "widths": [8, 8, 12], "blocks": [1, 1, 1], "latent": 12, "hyper": 8, "mean_features": 8, "scale_features": 8,
-    "pass_width": 8, "pass_known": 8, "scale_width": 8, "scale_known": 8, "levels": 4,
-}  # fmt: skip
+    "widths": [8, 8, 12],
+    "blocks": [1, 1, 1],
+    "latent": 12,
+    "hyper": 8,
+    "mean_features": 8,
+    "scale_features": 8,
+    "pass_width": 8,
+    "pass_known": 8,
+    "scale_width": 8,
+    "scale_known": 8,
+    "levels": 4,
+}
 
 
 @dataclass
@@ -73,7 +82,12 @@ def damage_frame(path: Path, number: int) -> None:
 def start(*words: object, cwd: Path | None = None, **options: object) -> subprocess.Popen[str]:
     """The command line as a process of its own, with text on both outputs and Ctrl-C not ignored."""
     return subprocess.Popen(
-        [sys.executable, "-m", "vidcodec", *map(str, words)], cwd=cwd, text=True,
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE, env={**os.environ, "OMP_NUM_THREADS": "1"},
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL), **options,
-    )  # type: ignore[call-overload]  # fmt: skip
+        [sys.executable, "-m", "vidcodec", *map(str, words)],
+        cwd=cwd,
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+        **options,
+    )  # type: ignore[call-overload]

@@ -11,9 +11,27 @@ from cli_support import Outcome, Vidcodec, damage_frame, make_clip
 from vidcodec.video import Sampling, VideoReader
 
 RESULT_KEYS = {
-    "event", "output", "frames", "width", "height", "chosen", "quality", "size", "update_size", "z_size", "y_size",
-    "bpp", "seconds", "costs", "curve", "notes", "psnr_y", "psnr_u", "psnr_v", "psnr_yuv",
-}  # fmt: skip
+    "event",
+    "output",
+    "frames",
+    "width",
+    "height",
+    "chosen",
+    "quality",
+    "size",
+    "update_size",
+    "z_size",
+    "y_size",
+    "bpp",
+    "seconds",
+    "costs",
+    "curve",
+    "notes",
+    "psnr_y",
+    "psnr_u",
+    "psnr_v",
+    "psnr_yuv",
+}
 
 
 def plain(vidcodec: Vidcodec, clip: Path, weights: Path, *more: object) -> Outcome:

@@ -199,8 +199,11 @@ def test_reader_that_left_is_no_error(shared_vdc: tuple[Path, Path]) -> None:
     os.close(reading)
     done = subprocess.run(
         [sys.executable, "-m", "vidcodec", "info", shared_vdc[1]],
-        stdout=writing, stderr=subprocess.PIPE, text=True, check=False,
-    )  # fmt: skip
+        stdout=writing,
+        stderr=subprocess.PIPE,
+        text=True,
+        check=False,
+    )
     os.close(writing)
     assert done.stderr == ""
     assert done.returncode == 141

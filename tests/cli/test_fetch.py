@@ -81,16 +81,26 @@ def test_several_sequences_are_fetched_once_each(vidcodec: Vidcodec, cache: Path
 def test_a_person_reads_where_the_file_is(vidcodec: Vidcodec, tmp_path: Path, site: Site) -> None:
     outcome = vidcodec("fetch", "xiph-cif/news", "--mirror", site.address, "--cache", tmp_path / "here")
     assert outcome.out.split() == [
-        "xiph-cif/news", "0.3", "MB", "downloaded", str(tmp_path / "here" / "xiph-cif" / "news_cif.y4m"),
-    ]  # fmt: skip
+        "xiph-cif/news",
+        "0.3",
+        "MB",
+        "downloaded",
+        str(tmp_path / "here" / "xiph-cif" / "news_cif.y4m"),
+    ]
     assert "xiph-cif/news: " in outcome.err
 
 
 def test_one_that_fails_does_not_stop_the_others(vidcodec: Vidcodec, cache: Path, site: Site) -> None:
     outcome = vidcodec(
-        "fetch", "xiph-cif/news", "xiph-cif/tempete", "xiph-cif/akiyo", "xiph-cif/bus", "--mirror", site.address,
+        "fetch",
+        "xiph-cif/news",
+        "xiph-cif/tempete",
+        "xiph-cif/akiyo",
+        "xiph-cif/bus",
+        "--mirror",
+        site.address,
         "--json",
-    )  # fmt: skip
+    )
     site.files["/akiyo_cif.y4m"] = AKIYO
     assert outcome.code == 3
     assert [f["name"] for f in outcome.result["files"]] == ["xiph-cif/news", "xiph-cif/bus"]

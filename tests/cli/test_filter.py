@@ -66,9 +66,14 @@ def test_copy_takes_a_source(vidcodec: Vidcodec, clip: Path, weights: Path, tmp_
     ],
 )
 def test_mistakes_are_told_in_one_line(
-    vidcodec: Vidcodec, weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words: tuple[str, ...],
-    code: int, said: str,
-) -> None:  # fmt: skip
+    vidcodec: Vidcodec,
+    weights: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    words: tuple[str, ...],
+    code: int,
+    said: str,
+) -> None:
     monkeypatch.chdir(tmp_path)
     text = tmp_path / "text.mp4"
     text.write_text("nothing of a video " * 50)

@@ -19,9 +19,19 @@ from vidcodec.cli.encode import ADAPT_HELP, QUANTIZER_HELP, REFINE_HELP
 from vidcodec.codec.presets import ADAPT, QUANTIZERS, REFINE
 
 COMMANDS = (
-    ("encode",), ("decode",), ("info",), ("verify",), ("evaluate",), ("filter",), ("fetch",), ("train",),
-    ("train", "codec"), ("train", "filter"), ("train", "export"), ("train", "plot"),
-)  # fmt: skip
+    ("encode",),
+    ("decode",),
+    ("info",),
+    ("verify",),
+    ("evaluate",),
+    ("filter",),
+    ("fetch",),
+    ("train",),
+    ("train", "codec"),
+    ("train", "filter"),
+    ("train", "export"),
+    ("train", "plot"),
+)
 
 
 def test_help_imports_nothing_heavy() -> None:
@@ -139,8 +149,11 @@ def test_rates() -> None:
 def test_python_m_is_the_same() -> None:
     done = subprocess.run(
         [sys.executable, "-m", "vidcodec", "encode", "--json", "nope.mp4"],
-        capture_output=True, text=True, check=False, cwd=Path(__file__).parent,
-    )  # fmt: skip
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=Path(__file__).parent,
+    )
     assert done.returncode == 3
     assert done.stderr == "vidcodec: error: nope.mp4 does not exist: check the name\n"
     assert '"type": "InputError"' in done.stdout

@@ -45,9 +45,7 @@ def test_a_video_goes_there_and_back(vidcodec: Vidcodec, clip: Path, lossless: P
     assert "PSNR" not in shown.out
 
 
-def test_a_picture_is_verified_against_its_source(
-    vidcodec: Vidcodec, coded: tuple[Path, Path], lossless: Path
-) -> None:
+def test_a_picture_is_verified_against_its_source(vidcodec: Vidcodec, coded: tuple[Path, Path], lossless: Path) -> None:
     source, file = coded
     done = vidcodec("verify", file, "--against", source, "--weights", lossless, "--json")
     result = json.loads(done.out.splitlines()[-1])
@@ -74,9 +72,7 @@ def test_one_other_sample_is_another_source(
     assert [result[f"psnr_{plane}"] < 100 for plane in "bgr"] == [i == channel for i in range(3)]
 
 
-def test_frames_that_differ_are_counted(
-    vidcodec: Vidcodec, clip: Path, lossless: Path, tmp_path: Path
-) -> None:
+def test_frames_that_differ_are_counted(vidcodec: Vidcodec, clip: Path, lossless: Path, tmp_path: Path) -> None:
     assert vidcodec("encode", clip, "--lossless", "--adapt", "none", "--weights", lossless).code == 0
     with VideoReader(clip, Sampling(fps=None), exact=True) as reader:
         video, frames = reader.format, list(reader.frames())

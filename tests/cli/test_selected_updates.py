@@ -49,9 +49,15 @@ def test_learn_encode_and_decode(vidcodec: Vidcodec, clip: Path, own_weights: Pa
 
 @pytest.mark.parametrize(
     ("what", "said"),
-    [("some", "biases+multipliers"), ("biases:3", "biases+multipliers"), ("learned:x", "biases+multipliers"),
-     ("random", "random:10000"), ("low-rank:0", "a rank from 1 to 16"), ("low-rank:17", "a rank from 1 to 16")],
-)  # fmt: skip
+    [
+        ("some", "biases+multipliers"),
+        ("biases:3", "biases+multipliers"),
+        ("learned:x", "biases+multipliers"),
+        ("random", "random:10000"),
+        ("low-rank:0", "a rank from 1 to 16"),
+        ("low-rank:17", "a rank from 1 to 16"),
+    ],
+)
 def test_unknown_selections_are_wrong_arguments(vidcodec: Vidcodec, clip: Path, what: str, said: str) -> None:
     for command in (("encode", clip), ("filter", "encode", clip, "-o", clip.with_suffix(".mp4"))):
         outcome = vidcodec(*command, "--update-parameters", what)

@@ -55,9 +55,12 @@ def test_symbols_and_tables_are_the_same_everywhere(
     options = EncodeOptions(sampling=Sampling(fps=None), weights=tiny_weights, adapt="none", quality=100)
     assert encode_video(clip, path, options).frames == FRAMES
     done = subprocess.run(
-        [sys.executable, "-W", "ignore", "-c", DECODE, path, tiny_weights, json.dumps(WAYS)], text=True,
-        capture_output=True, check=False, env={**os.environ, "OMP_NUM_THREADS": "2", "OMP_WAIT_POLICY": "passive"},
-    )  # fmt: skip
+        [sys.executable, "-W", "ignore", "-c", DECODE, path, tiny_weights, json.dumps(WAYS)],
+        text=True,
+        capture_output=True,
+        check=False,
+        env={**os.environ, "OMP_NUM_THREADS": "2", "OMP_WAIT_POLICY": "passive"},
+    )
     assert done.returncode == 0, done.stderr
     found = [json.loads(line) for line in done.stdout.splitlines()]
     assert len(found) == len(WAYS)

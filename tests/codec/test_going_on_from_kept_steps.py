@@ -32,9 +32,17 @@ def options(make_tiny: Callable[..., Msp], tmp_path_factory: pytest.TempPathFact
     weights = tmp_path_factory.mktemp("tiny") / "tiny.safetensors"
     save_model(make_tiny(scales=1), weights)
     return EncodeOptions(
-        sampling=Sampling(fps=None), weights=weights, quality=60, device="cpu", steps=3, refine_steps=2, adapt="full",
-        refine="best", quantizer="rdoq", seed=2,
-    )  # fmt: skip
+        sampling=Sampling(fps=None),
+        weights=weights,
+        quality=60,
+        device="cpu",
+        steps=3,
+        refine_steps=2,
+        adapt="full",
+        refine="best",
+        quantizer="rdoq",
+        seed=2,
+    )
 
 
 @pytest.fixture(scope="module")
@@ -168,8 +176,14 @@ def test_frames_options_and_weights_make_the_key(make_tiny: Callable[..., Msp], 
         frame = Frame(np.full((4, 4), sample, np.uint8), np.zeros((2, 2, 2), np.uint8), pts)
         return work_key(o, base, video, [frame, frame])
 
-    others = [key(EncodeOptions(seed=1)), key(EncodeOptions(quality=1)), key(EncodeOptions(max_minutes=3)), key(seed=1),
-              key(pts=1), key(sample=1)]  # fmt: skip
+    others = [
+        key(EncodeOptions(seed=1)),
+        key(EncodeOptions(quality=1)),
+        key(EncodeOptions(max_minutes=3)),
+        key(seed=1),
+        key(pts=1),
+        key(sample=1),
+    ]
     assert len({key(), *others}) == 7
     assert key(EncodeOptions(work=Path("w"), weights=Path("elsewhere"))) == key()
 

@@ -171,9 +171,7 @@ def test_noise_costs_a_byte_more_than_its_samples_at_most(video: VideoFormat) ->
     assert_same([codec.decode(unit)], [frame])
 
 
-def test_adaptation_pays_or_is_left_out(
-    make_clip: Callable[..., Path], tmp_path: Path, options: EncodeOptions
-) -> None:
+def test_adaptation_pays_or_is_left_out(make_clip: Callable[..., Path], tmp_path: Path, options: EncodeOptions) -> None:
     clip = make_clip(frames=4, size=(96, 64))
     plain = encode_video(clip, tmp_path / "plain.vdc", options)
     adapted = encode_video(clip, tmp_path / "adapted.vdc", replace(options, adapt="full", steps=25))
@@ -269,9 +267,12 @@ def test_crops_keep_the_places_of_the_scales() -> None:
     assert batch.uv.shape == (12, 2, 32, 32)
     places = {
         (top, left)
-        for f in frames for top in range(27) for left in range(87)
-        for y in batch.y.numpy() if np.array_equal(f.y[top : top + 64, left : left + 64], y)
-    }  # fmt: skip
+        for f in frames
+        for top in range(27)
+        for left in range(87)
+        for y in batch.y.numpy()
+        if np.array_equal(f.y[top : top + 64, left : left + 64], y)
+    }
     assert len(places) > 3
     assert all(top % 8 == left % 8 == 0 for top, left in places)
 
@@ -314,16 +315,16 @@ def test_samples_that_are_not_what_went_in_are_refused(damage: str) -> None:
     flat = Frame(np.full((24, 32), 90, np.uint8), np.full((2, 12, 16), 128, np.uint8), 0)
     unit = codec.encode(flat, 0)
     changed = {
-        "payload": {"y": unit.y[:-1] + bytes([unit.y[-1] ^ 1])}, "hash": {"z": b"12345678"},
-        "checksum": {"checksum": unit.checksum ^ 1}, "way": {"y": b"\x09" + unit.y[1:]},
-    }[damage]  # fmt: skip
+        "payload": {"y": unit.y[:-1] + bytes([unit.y[-1] ^ 1])},
+        "hash": {"z": b"12345678"},
+        "checksum": {"checksum": unit.checksum ^ 1},
+        "way": {"y": b"\x09" + unit.y[1:]},
+    }[damage]
     with pytest.raises(CorruptBitstreamError):
         codec.decode(replace(unit, **changed))
 
 
-def test_other_weights_are_refused(
-    make_clip: Callable[..., Path], tmp_path: Path, options: EncodeOptions
-) -> None:
+def test_other_weights_are_refused(make_clip: Callable[..., Path], tmp_path: Path, options: EncodeOptions) -> None:
     encode_video(make_clip(), tmp_path / "clip.vdc", options)
     save_lossless(tiny_lossless(1), tmp_path / "other.safetensors")
     with pytest.raises(ModelMismatchError):
@@ -357,9 +358,17 @@ def test_files_name_the_order_of_the_passes(name: str, monkeypatch: pytest.Monke
 
 @pytest.mark.parametrize(
     ("option", "value"),
-    [("quality", 50.0), ("target_psnr", 40.0), ("target_bpp", 1.0), ("target_size", 1000), ("refine", "none"),
-     ("quantizer", "rdoq"), ("model", "compressai:mbt2018:1"), ("adapt", "encoder")],
-)  # fmt: skip
+    [
+        ("quality", 50.0),
+        ("target_psnr", 40.0),
+        ("target_bpp", 1.0),
+        ("target_size", 1000),
+        ("refine", "none"),
+        ("quantizer", "rdoq"),
+        ("model", "compressai:mbt2018:1"),
+        ("adapt", "encoder"),
+    ],
+)
 def test_options_that_have_no_meaning_are_refused(option: str, value: object) -> None:
     with pytest.raises(UnsupportedInputError, match=f"--{option.replace('_', '-')}"):
         EncodeOptions(lossless=True, **{option: value})  # type: ignore[arg-type]

@@ -47,9 +47,16 @@ def few_steps(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture(scope="module")
 def options(tiny_weights: Path) -> EncodeOptions:
     return EncodeOptions(
-        sampling=EVERY_FRAME, weights=tiny_weights, quality=60, device="cpu", steps=2, refine_steps=2, adapt="none",
-        refine="none", quantizer="uniform",
-    )  # fmt: skip
+        sampling=EVERY_FRAME,
+        weights=tiny_weights,
+        quality=60,
+        device="cpu",
+        steps=2,
+        refine_steps=2,
+        adapt="none",
+        refine="none",
+        quantizer="uniform",
+    )
 
 
 @pytest.fixture(scope="module")
@@ -117,9 +124,12 @@ def test_four_states_are_written_where_they_cost_less(
 
 @pytest.mark.parametrize("dearest", ["lof", "sga", "both"])
 def test_of_both_methods_the_cheaper_is_kept_for_every_frame(
-    make_clip: Callable[..., Path], options: EncodeOptions, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    make_clip: Callable[..., Path],
+    options: EncodeOptions,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
     dearest: str,
-) -> None:  # fmt: skip
+) -> None:
     """Whatever method is spoilt, the file costs no more than by the other, nor than with no refinement."""
     refine = Refiner.refine
 
@@ -209,12 +219,14 @@ def test_unknown_choices_are_refused(wrong: dict[str, str]) -> None:
 @pytest.mark.parametrize(
     ("asked", "advice"),
     [
-        ({"adapt": "none"}, "--adapt full or decoder"), ({"adapt": "encoder"}, "--adapt full or decoder"),
-        ({"preset": "fast"}, "medium, slow or best"), ({"steps": 0}, "more than 0"),
+        ({"adapt": "none"}, "--adapt full or decoder"),
+        ({"adapt": "encoder"}, "--adapt full or decoder"),
+        ({"preset": "fast"}, "medium, slow or best"),
+        ({"steps": 0}, "more than 0"),
         ({"preset": "fast", "lossless": True}, "medium, slow or best"),
     ],
     ids=str,
-)  # fmt: skip
+)
 def test_selections_without_an_update_are_refused(asked: dict[str, Any], advice: str) -> None:
     with pytest.raises(UnsupportedInputError, match=advice):
         EncodeOptions(update_parameters="biases", **asked)

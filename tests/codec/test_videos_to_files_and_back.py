@@ -29,9 +29,15 @@ EVERY_FRAME = Sampling(fps=None)
 @pytest.fixture(scope="module")
 def options(tiny_weights: Path) -> EncodeOptions:
     return EncodeOptions(
-        sampling=EVERY_FRAME, weights=tiny_weights, steps=5, adapt="none", quality=60, device="cpu",
-        quantizer="uniform", refine="none",
-    )  # fmt: skip
+        sampling=EVERY_FRAME,
+        weights=tiny_weights,
+        steps=5,
+        adapt="none",
+        quality=60,
+        device="cpu",
+        quantizer="uniform",
+        refine="none",
+    )
 
 
 def read(path: Path) -> list[Frame]:
@@ -81,9 +87,13 @@ def test_files_decode_to_what_the_encoder_saw(
 
 @pytest.mark.parametrize("prior", ["adaptive", "spike-slab", "no-rate", "no-quantisation"])
 def test_updates_reach_the_decoder(
-    make_clip: Callable[..., Path], options: EncodeOptions, tiny_weights: Path, tmp_path: Path, prior: str,
+    make_clip: Callable[..., Path],
+    options: EncodeOptions,
+    tiny_weights: Path,
+    tmp_path: Path,
+    prior: str,
     monkeypatch: pytest.MonkeyPatch,
-) -> None:  # fmt: skip
+) -> None:
     """With bits of the update made cheap and steps large, an update pays; the file carries and applies it."""
     original = adapting.FinetuneConfig
     eager = {"vector_lr": 1.0, "matrix_lr": 0.3, "adam_lr": 0.8, "vector_share": 0.0}
@@ -103,9 +113,10 @@ def test_updates_reach_the_decoder(
 def pretend(monkeypatch: pytest.MonkeyPatch, update: bytes = b"") -> None:
     """What is called adapted is plain, with an update (of nothing, for no decoder)."""
     monkeypatch.setattr(
-        encode._Encoder, "adapt",
+        encode._Encoder,
+        "adapt",
         lambda self, candidate, level: replace(candidate, name="adapted", update=update),
-    )  # fmt: skip
+    )
 
 
 def test_an_update_costs_what_it_adds_to_the_file(
@@ -130,9 +141,12 @@ def test_an_update_costs_what_it_adds_to_the_file(
 
 @pytest.mark.parametrize("better_there", ["plain", "adapted"])
 def test_at_the_level_that_meets_the_target_adapted_files_are_compared_with_plain_ones(
-    make_clip: Callable[..., Path], options: EncodeOptions, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    make_clip: Callable[..., Path],
+    options: EncodeOptions,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
     better_there: str,
-) -> None:  # fmt: skip
+) -> None:
     pretend(monkeypatch)
     monkeypatch.setattr(encode._Encoder, "starting_level", lambda *_: 300)
     monkeypatch.setattr(encode, "meet_target", lambda sample, whole, *_: whole(200)[1])
@@ -184,9 +198,11 @@ def test_models_and_scores_are_sought_before_the_video_is_read(
 
     monkeypatch.setattr(encode, "spool", spool)
     monkeypatch.setattr(importance, "WEIGHTS", tmp_path)
-    asked = replace(options, adapt="full", update_parameters="learned") if wrong == "scores" else replace(
-        options, weights=tmp_path / "none"
-    )  # fmt: skip
+    asked = (
+        replace(options, adapt="full", update_parameters="learned")
+        if wrong == "scores"
+        else replace(options, weights=tmp_path / "none")
+    )
     with pytest.raises(ModelError):
         encode_video(make_clip(frames=1), tmp_path / "o.vdc", asked)
 

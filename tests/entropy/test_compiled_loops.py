@@ -32,9 +32,10 @@ def borrowed(module: ast.Module) -> set[str]:
 def test_compiled_loops_read_constants_of_their_own_file_only(path: Path) -> None:
     module = ast.parse(path.read_text())
     loops = [
-        node for node in module.body
+        node
+        for node in module.body
         if isinstance(node, ast.FunctionDef) and {"compiled", "njit"} & set().union(*map(_load, node.decorator_list))
-    ]  # fmt: skip
+    ]
     assert loops
     for loop in loops:
         used = set().union(*(names(statement, ast.Load) for statement in loop.body))

@@ -122,9 +122,16 @@ def browsing() -> Iterator[Page]:
             os.dup2(second, 4)
 
         words = [
-            command, "--headless", "--no-sandbox", "--disable-gpu", "--remote-debugging-pipe", "--no-first-run",
-            "--disable-background-networking", "--disable-dev-shm-usage", f"--user-data-dir={profile}",
-        ]  # fmt: skip
+            command,
+            "--headless",
+            "--no-sandbox",
+            "--disable-gpu",
+            "--remote-debugging-pipe",
+            "--no-first-run",
+            "--disable-background-networking",
+            "--disable-dev-shm-usage",
+            f"--user-data-dir={profile}",
+        ]
         process = subprocess.Popen(
             words, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, close_fds=False, preexec_fn=as_three_and_four
         )

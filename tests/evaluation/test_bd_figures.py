@@ -16,10 +16,18 @@ def scaled(factor: float, gain: float = 0.0) -> list[tuple[float, float]]:
 
 def points(codec: str, curve: list[tuple[float, float]], clip: str = "clip") -> list[Point]:
     return [
-        Point(key=f"{codec}{k}", clip=clip, codec=codec, rate_point=k, bytes=int(1000 * rate), file_bytes=0, bpp=rate,
-              quality={"psnr_yuv": quality})
+        Point(
+            key=f"{codec}{k}",
+            clip=clip,
+            codec=codec,
+            rate_point=k,
+            bytes=int(1000 * rate),
+            file_bytes=0,
+            bpp=rate,
+            quality={"psnr_yuv": quality},
+        )
         for k, (rate, quality) in enumerate(curve)
-    ]  # fmt: skip
+    ]
 
 
 @pytest.mark.parametrize("factor", [0.5, 0.9, 1.3])

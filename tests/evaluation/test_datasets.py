@@ -134,8 +134,11 @@ def test_a_folder_gives_its_videos_and_pictures_in_natural_order(tmp_path: Path)
         (tmp_path / name).write_bytes(b"x")
     (tmp_path / "folder.mp4").mkdir()
     assert [(s.name, s.path.name) for s in load(str(tmp_path))] == [
-        ("a.mkv", "a.mkv"), ("a.mp4", "a.mp4"), ("b2", "b2.PNG"), ("b10", "b10.png"),
-    ]  # fmt: skip
+        ("a.mkv", "a.mkv"),
+        ("a.mp4", "a.mp4"),
+        ("b2", "b2.PNG"),
+        ("b10", "b10.png"),
+    ]
 
 
 def test_a_folder_without_any_says_so(tmp_path: Path) -> None:

@@ -229,9 +229,7 @@ def test_redirects_are_followed(get: Fetch, site: Site) -> None:
 
 
 @pytest.mark.parametrize("status", [429, 500, 503])
-def test_a_busy_server_is_asked_again_after_a_pause(
-    get: Fetch, site: Site, pauses: list[float], status: int
-) -> None:
+def test_a_busy_server_is_asked_again_after_a_pause(get: Fetch, site: Site, pauses: list[float], status: int) -> None:
     site.statuses = [(status, {}), (status, {"Retry-After": "17"})]
     assert get().downloaded
     assert pauses == [2.0, 17.0]
@@ -325,9 +323,7 @@ def test_a_file_in_the_cache_that_cannot_be_read_is_told(get: Fetch, monkeypatch
 
 
 @pytest.mark.parametrize("body", [b"<html>log in first</html>", b"", y4m(64, 16), b"YUV4MPEG2 H16\n" * 9])
-def test_a_page_or_another_video_is_not_taken_for_the_file(
-    get: Fetch, site: Site, tmp_path: Path, body: bytes
-) -> None:
+def test_a_page_or_another_video_is_not_taken_for_the_file(get: Fetch, site: Site, tmp_path: Path, body: bytes) -> None:
     site.files["/clip.y4m"] = body
     with pytest.raises(FetchError):
         get(attempts=1)

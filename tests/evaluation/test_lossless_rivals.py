@@ -28,8 +28,12 @@ from vidcodec.video import Frame
 MakeFrames = Callable[..., list[Frame]]
 NO_JXL = pytest.mark.skipif(shutil.which("cjxl") is None or shutil.which("djxl") is None, reason="no cjxl and djxl")
 RIVALS = [
-    Png(), WebpLossless(), pytest.param(JpegXl(3), marks=NO_JXL), Ffv1(), X265Lossless("ultrafast"),
-]  # fmt: skip
+    Png(),
+    WebpLossless(),
+    pytest.param(JpegXl(3), marks=NO_JXL),
+    Ffv1(),
+    X265Lossless("ultrafast"),
+]
 ODD, CIF_AND_MORE = (99, 77), (362, 290)
 
 
@@ -43,8 +47,10 @@ def still(size: tuple[int, int] = ODD) -> Pictures:
 def ten_bits(frames: list[Frame]) -> Pictures:
     """The frames with two more bits of noise, the ends of the range among them."""
     noise = np.random.default_rng(1)
-    deep = [Frame(*(4 * p.astype(np.uint16) + noise.integers(0, 4, p.shape, np.uint16) for p in (f.y, f.uv)), f.pts)
-            for f in frames]  # fmt: skip
+    deep = [
+        Frame(*(4 * p.astype(np.uint16) + noise.integers(0, 4, p.shape, np.uint16) for p in (f.y, f.uv)), f.pts)
+        for f in frames
+    ]
     deep[0].y[0, :2] = 0, 1023
     return Pictures.of_frames(deep, 10)
 

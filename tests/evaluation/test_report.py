@@ -182,9 +182,24 @@ def without_files(results: Results) -> Results:
 
 
 def bare(results: Results) -> Results:
-    return replace(results, points=[
-        replace(p, frame_bits=None, frame_psnr={}, details={}, encode_seconds=None, decode_seconds=None, threads=None,
-                encode_memory=None, decode_memory=None, measured={}) for p in results.points])  # fmt: skip
+    return replace(
+        results,
+        points=[
+            replace(
+                p,
+                frame_bits=None,
+                frame_psnr={},
+                details={},
+                encode_seconds=None,
+                decode_seconds=None,
+                threads=None,
+                encode_memory=None,
+                decode_memory=None,
+                measured={},
+            )
+            for p in results.points
+        ],
+    )
 
 
 @pytest.mark.parametrize(

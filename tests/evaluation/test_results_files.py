@@ -23,19 +23,30 @@ from vidcodec.evaluation.results import (
 
 def example() -> Results:
     point = Point(
-        key="k", clip="c", codec="x264:intra", rate_point=22, bytes=100, file_bytes=120, bpp=0.5,
-        quality={"psnr_y": 40.0, "xpsnr_y": None}, files=["coded/k/coded.mkv"], frame_bits=[300, 500],
-        frame_psnr={"y": [40.0, 41.0]}, encode_seconds=1.5, details={"update_bytes": 7},
-    )  # fmt: skip
+        key="k",
+        clip="c",
+        codec="x264:intra",
+        rate_point=22,
+        bytes=100,
+        file_bytes=120,
+        bpp=0.5,
+        quality={"psnr_y": 40.0, "xpsnr_y": None},
+        files=["coded/k/coded.mkv"],
+        frame_bits=[300, 500],
+        frame_psnr={"y": [40.0, 41.0]},
+        encode_seconds=1.5,
+        details={"update_bytes": 7},
+    )
     return Results(
         provenance=Provenance("vidcodec evaluate c", "1", "abc", "2026-01-01T00:00:00Z", "cpu", 2, "3.11", {"av": "1"}),
-        sampling={"fps": "2", "frames": None}, anchor="x264:intra",
+        sampling={"fps": "2", "frames": None},
+        anchor="x264:intra",
         clips=[ClipInfo("c", "d", "sources/c.mkv", 40, 20, 2, 2.0, ["a note"])],
         codecs=[CodecInfo("x264:intra", "x264:intra", "x264", "qp", {"preset": "veryslow"})],
         points=[point, Point("l", "c", "x264:intra", 37, 50, 60, 0.25, {"psnr_y": 35.0})],
         comparisons=[Comparison("b", "x264:intra", None, "psnr_yuv", None, 0.5, [0, 1])],
         failures=[Failure("c", "b", 1, "why")],
-    )  # fmt: skip
+    )
 
 
 def test_everything_comes_back(tmp_path: Path) -> None:

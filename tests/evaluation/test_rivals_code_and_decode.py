@@ -24,10 +24,17 @@ from vidcodec.video import Frame
 
 MakeSource = Callable[..., Source]
 FAST = [
-    "x264:intra,preset=ultrafast", "x264:inter,preset=ultrafast", "x265:intra,preset=ultrafast",
-    "x265:inter,preset=ultrafast", "svtav1:intra,preset=12", "svtav1:inter,preset=12", "vp9:intra,preset=5",
-    "vp9:inter,preset=5", "jpeg", "webp",
-]  # fmt: skip
+    "x264:intra,preset=ultrafast",
+    "x264:inter,preset=ultrafast",
+    "x265:intra,preset=ultrafast",
+    "x265:inter,preset=ultrafast",
+    "svtav1:intra,preset=12",
+    "svtav1:inter,preset=12",
+    "vp9:intra,preset=5",
+    "vp9:inter,preset=5",
+    "jpeg",
+    "webp",
+]
 
 
 def code(spec: str, source: Source, rate: float, folder: Path) -> tuple[Codec, Encoded]:

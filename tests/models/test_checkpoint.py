@@ -76,9 +76,7 @@ def test_missing_weights_name_what_there_is(tmp_path: Path) -> None:
         load_model("nosuch")
 
 
-def test_only_what_a_model_can_be_named_is_listed(
-    tiny: Msp, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_only_what_a_model_can_be_named_is_listed(tiny: Msp, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Beside it lie filters, scores and the lossless mode's network, which no --model names."""
     with pytest.raises(ModelNotFoundError, match="shipped models: msp; "):
         load_model("nosuch")
@@ -127,12 +125,18 @@ def test_damaged_checkpoints_are_refused(tiny_weights: Path, tmp_path: Path) -> 
 @pytest.mark.parametrize(
     "change",
     [
-        {"format": "other"}, {"config": "["}, {"config": "[]"}, {"config": '{"nosuch": 1}'},
-        {"config": '{"blocks": "x"}'}, {"config": '{"widths": 3}'}, {"exponents": "{}"}, {"exponents": "7"},
+        {"format": "other"},
+        {"config": "["},
+        {"config": "[]"},
+        {"config": '{"nosuch": 1}'},
+        {"config": '{"blocks": "x"}'},
+        {"config": '{"widths": 3}'},
+        {"exponents": "{}"},
+        {"exponents": "7"},
         {"digest": "00"},
     ],
     ids=str,
-)  # fmt: skip
+)
 def test_wrong_metadata_is_refused(tiny_weights: Path, tmp_path: Path, change: dict[str, str]) -> None:
     tensors, metadata = parts(tiny_weights)
     save_file(tensors, tmp_path / "w.safetensors", {**metadata, **change})

@@ -49,10 +49,13 @@ def test_pictures_no_network_expects_come_back_too(exact: ExactLossless, kind: s
     rng = np.random.default_rng(0)
     top = np.array([255, 510])
     y, *uv = (
-        rng.integers(0, t + 1, (40, 52)) if kind == "noise"
-        else np.full((40, 52), t) if kind == "flat" else t * rng.integers(0, 2, (40, 52))
+        rng.integers(0, t + 1, (40, 52))
+        if kind == "noise"
+        else np.full((40, 52), t)
+        if kind == "flat"
+        else t * rng.integers(0, 2, (40, 52))
         for t in (top[0], top[1], top[1])
-    )  # fmt: skip
+    )
     coder = exact.encode(y.astype(np.int32), np.stack(uv).astype(np.int32), 8, rgb=True)
     a, b = exact.decode(coder.finish(), 40, 52, 8, rgb=True)
     assert np.array_equal(a, y)

@@ -15,9 +15,14 @@ TUNING = FilterFinetuneConfig(steps=6, batch=2, crop=32)
 
 
 def write_clip(
-    path: Path, frames: int = 6, size: tuple[int, int] = (96, 64), pixels: str = "yuv420p", *, audio: bool = False,
+    path: Path,
+    frames: int = 6,
+    size: tuple[int, int] = (96, 64),
+    pixels: str = "yuv420p",
+    *,
+    audio: bool = False,
     codec: str = "ffv1",
-) -> Path:  # fmt: skip
+) -> Path:
     """A moving texture, losslessly coded at 25 pictures a second, with AAC noise when asked for."""
     rng = np.random.default_rng(7)
     texture = cv2.resize(rng.integers(20, 235, (16, 24)).astype(np.uint8), (size[0] + 64, size[1] + 64))

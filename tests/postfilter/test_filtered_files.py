@@ -73,7 +73,7 @@ def test_other_decoder_sees_the_same_pictures(coded: Callable[..., Path], copied
         hashes = [
             subprocess.run([*command, path, "-map", "0:v", "-f", "framemd5", "-"], capture_output=True, check=True)
             for path in (before, after)
-        ]  # fmt: skip
+        ]
         assert hashes[0].stdout == hashes[1].stdout
         assert hashes[0].stdout.count(b"\n") > 8
 
@@ -181,9 +181,13 @@ def test_filtering_twice_replaces_the_message(coded: Callable[..., Path], copied
 
 @pytest.mark.parametrize(
     ("size", "pixels", "frames", "codec"),
-    [((97, 63), "yuv420p", 2, "x264"), ((96, 64), "yuv420p10le", 3, "x265"), ((64, 64), "yuv420p10le", 2, "svtav1"),
-     ((96, 64), "yuv420p", 1, "x265")],
-)  # fmt: skip
+    [
+        ((97, 63), "yuv420p", 2, "x264"),
+        ((96, 64), "yuv420p10le", 3, "x265"),
+        ((64, 64), "yuv420p10le", 2, "svtav1"),
+        ((96, 64), "yuv420p", 1, "x265"),
+    ],
+)
 def test_shapes_depths_and_single_pictures(
     size: tuple[int, int], pixels: str, frames: int, codec: str, filter_weights: Path, decode: Callable, tmp_path: Path
 ) -> None:

@@ -25,9 +25,15 @@ def latents(size: int, seed: int = 0, *, centre: float = 16, spread: float = 9) 
 
 
 def cost_of(
-    quantizer: Quantizer, residual: np.ndarray, index: np.ndarray, symbols: np.ndarray, values: np.ndarray,
-    trade_off: float, weight: np.ndarray | float = 1.0, runs: np.ndarray | None = None,
-) -> float:  # fmt: skip
+    quantizer: Quantizer,
+    residual: np.ndarray,
+    index: np.ndarray,
+    symbols: np.ndarray,
+    values: np.ndarray,
+    trade_off: float,
+    weight: np.ndarray | float = 1.0,
+    runs: np.ndarray | None = None,
+) -> float:
     """What `quantise` minimises: over the samples that are coded."""
     error = weight * (residual.astype(np.float64) - values / 256) ** 2
     bits = symbol_bits(quantizer, symbols, index, runs)

@@ -48,9 +48,16 @@ def pairs(pictures: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def config(pictures: Path, pairs: Path, tmp_path: Path) -> FilterTrainConfig:
     return FilterTrainConfig(
-        data=str(pictures), pairs=str(pairs), out=str(tmp_path / "run"), profile="small", clips=3, steps=4, batch=2,
-        crop=32, warmup=1,
-    )  # fmt: skip
+        data=str(pictures),
+        pairs=str(pairs),
+        out=str(tmp_path / "run"),
+        profile="small",
+        clips=3,
+        steps=4,
+        batch=2,
+        crop=32,
+        warmup=1,
+    )
 
 
 def test_pairs_hold_coded_pictures_and_their_sources(pairs: Path) -> None:
@@ -91,10 +98,17 @@ def test_mirrored_planes_are_those_of_the_mirrored_picture() -> None:
     for seed in range(20):
         out = mirrored(np.random.default_rng(seed), to_planes(i420)[None])[0]
         luma = i420[:16]
-        variants = [f(g(h(luma))) for f in (np.fliplr, np.asarray) for g in (np.flipud, np.asarray)
-                    for h in (np.transpose, np.asarray)]  # fmt: skip
-        found = [k for k, v in enumerate(variants)
-                 if all(np.array_equal(out[2 * i + j], v[i::2, j::2]) for i in (0, 1) for j in (0, 1))]  # fmt: skip
+        variants = [
+            f(g(h(luma)))
+            for f in (np.fliplr, np.asarray)
+            for g in (np.flipud, np.asarray)
+            for h in (np.transpose, np.asarray)
+        ]
+        found = [
+            k
+            for k, v in enumerate(variants)
+            if all(np.array_equal(out[2 * i + j], v[i::2, j::2]) for i in (0, 1) for j in (0, 1))
+        ]
         assert found
         seen.add(found[0])
     assert len(seen) > 3
@@ -134,9 +148,15 @@ def test_held_out_clips_are_not_trained_on(pairs: Path) -> None:
 
 @pytest.mark.parametrize(
     ("change", "said"),
-    [({"profile": "huge"}, "small or base"), ({"crop": 33}, "'crop'"), ({"steps": None}, "steps or minutes"),
-     ({"lr": "fast"}, "a number"), ({"batch": 0}, "above zero"), ({"ema": 1.0}, "'ema'")],
-)  # fmt: skip
+    [
+        ({"profile": "huge"}, "small or base"),
+        ({"crop": 33}, "'crop'"),
+        ({"steps": None}, "steps or minutes"),
+        ({"lr": "fast"}, "a number"),
+        ({"batch": 0}, "above zero"),
+        ({"ema": 1.0}, "'ema'"),
+    ],
+)
 def test_senseless_configurations_are_refused(config: FilterTrainConfig, change: dict, said: str) -> None:
     with pytest.raises(TrainingError, match=said):
         replace(config, **change)

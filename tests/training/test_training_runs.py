@@ -34,9 +34,19 @@ from vidcodec.training.codec import (
 from vidcodec.training.data import Planes, batches, load_pictures
 
 TINY = {
-    "widths": [12, 12, 12], "blocks": [1, 1, 1], "latent": 12, "hyper": 6, "mean_features": 8,
-    "scale_features": 8, "pass_width": 8, "pass_known": 6, "scale_width": 8, "scale_known": 6, "scales": 2, "levels": 3,
-}  # fmt: skip
+    "widths": [12, 12, 12],
+    "blocks": [1, 1, 1],
+    "latent": 12,
+    "hyper": 6,
+    "mean_features": 8,
+    "scale_features": 8,
+    "pass_width": 8,
+    "pass_known": 6,
+    "scale_width": 8,
+    "scale_known": 6,
+    "scales": 2,
+    "levels": 3,
+}
 
 
 @pytest.fixture(scope="module")
@@ -52,8 +62,9 @@ def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def config(pictures: Path, tmp_path: Path) -> TrainConfig:
-    return TrainConfig(data=str(pictures), out=str(tmp_path / "run"), model=TINY, steps=6, batch=2, crop=64, warmup=2,
-                       device="cpu")  # fmt: skip
+    return TrainConfig(
+        data=str(pictures), out=str(tmp_path / "run"), model=TINY, steps=6, batch=2, crop=64, warmup=2, device="cpu"
+    )
 
 
 @pytest.fixture(autouse=True)
@@ -121,9 +132,14 @@ def test_bad_configurations_are_told(tmp_path: Path, change: dict[str, object], 
 
 @pytest.mark.parametrize(
     ("text", "said"),
-    [("", "cannot read"), ("[]", "JSON object"), ("7", "JSON object"), ('{"steps": 1}', "'data' and 'out'"),
-     ('{"steps": 1, "data": "d"}', "must name 'out'")],
-)  # fmt: skip
+    [
+        ("", "cannot read"),
+        ("[]", "JSON object"),
+        ("7", "JSON object"),
+        ('{"steps": 1}', "'data' and 'out'"),
+        ('{"steps": 1, "data": "d"}', "must name 'out'"),
+    ],
+)
 def test_incomplete_files_are_told(tmp_path: Path, text: str, said: str) -> None:
     path = tmp_path / "c.json"
     path.write_text(text)
@@ -318,8 +334,12 @@ def test_unusable_starts_are_told(config: TrainConfig, tmp_path: Path) -> None:
     junk = tmp_path / "junk.pt"
     junk.write_bytes(b"junk")
     other = train(replace(config, out=str(tmp_path / "other"), steps=1, model={**TINY, "hyper": 9}))
-    for start, said in ((tmp_path / "no", "no weights to start from"), (tmp_path, "no weights to start from"),
-                        (junk, "cannot be read"), (other, "do not fit")):  # fmt: skip
+    for start, said in (
+        (tmp_path / "no", "no weights to start from"),
+        (tmp_path, "no weights to start from"),
+        (junk, "cannot be read"),
+        (other, "do not fit"),
+    ):
         with pytest.raises(TrainingError, match=said):
             train(replace(config, start=str(start)))
     assert not Path(config.out).exists()

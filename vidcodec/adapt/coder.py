@@ -51,19 +51,144 @@ BLOCK = 16
 MAX_OFFSET = 12
 FAMILIES = (GEOMETRIC, HEAVY)
 # Table k stands for a mean magnitude of 2^(-12 + 0.3 k); here times 2^16, rounded.
-MEANS = np.array([
-    16, 20, 24, 30, 37, 45, 56, 69, 84, 104, 128, 158, 194, 239, 294, 362, 446, 549, 676, 832, 1024, 1261,
-    1552, 1911, 2353, 2896, 3566, 4390, 5405, 6654, 8192, 10086, 12417, 15287, 18820, 23170, 28526, 35120,
-    43238, 53232, 65536, 80684, 99334, 122295, 150562, 185364, 228210, 280960, 345903, 425856, 524288,
-    645474, 794672, 978356, 1204498, 1482910, 1825677, 2247673, 2767208, 3406835, 4194304, 5163797, 6357398, 7826916,
-], np.int64)  # fmt: skip
+MEANS = np.array(
+    [
+        16,
+        20,
+        24,
+        30,
+        37,
+        45,
+        56,
+        69,
+        84,
+        104,
+        128,
+        158,
+        194,
+        239,
+        294,
+        362,
+        446,
+        549,
+        676,
+        832,
+        1024,
+        1261,
+        1552,
+        1911,
+        2353,
+        2896,
+        3566,
+        4390,
+        5405,
+        6654,
+        8192,
+        10086,
+        12417,
+        15287,
+        18820,
+        23170,
+        28526,
+        35120,
+        43238,
+        53232,
+        65536,
+        80684,
+        99334,
+        122295,
+        150562,
+        185364,
+        228210,
+        280960,
+        345903,
+        425856,
+        524288,
+        645474,
+        794672,
+        978356,
+        1204498,
+        1482910,
+        1825677,
+        2247673,
+        2767208,
+        3406835,
+        4194304,
+        5163797,
+        6357398,
+        7826916,
+    ],
+    np.int64,
+)
 # Geometric midpoints between the means: the table of a mean is how many it exceeds.
-MIDPOINTS = np.array([
-    18, 22, 27, 33, 41, 50, 62, 76, 94, 115, 142, 175, 215, 265, 326, 402, 495, 609, 750, 923, 1136, 1399, 1722,
-    2121, 2611, 3214, 3957, 4871, 5997, 7383, 9090, 11191, 13777, 16962, 20882, 25709, 31652, 38968, 47975,
-    59064, 72716, 89525, 110218, 135694, 167059, 205674, 253213, 311744, 383802, 472516, 581737, 716203,
-    881751, 1085563, 1336488, 1645411, 2025740, 2493980, 3070454, 3780178, 4653948, 5729687, 7054078,
-], np.int64)  # fmt: skip
+MIDPOINTS = np.array(
+    [
+        18,
+        22,
+        27,
+        33,
+        41,
+        50,
+        62,
+        76,
+        94,
+        115,
+        142,
+        175,
+        215,
+        265,
+        326,
+        402,
+        495,
+        609,
+        750,
+        923,
+        1136,
+        1399,
+        1722,
+        2121,
+        2611,
+        3214,
+        3957,
+        4871,
+        5997,
+        7383,
+        9090,
+        11191,
+        13777,
+        16962,
+        20882,
+        25709,
+        31652,
+        38968,
+        47975,
+        59064,
+        72716,
+        89525,
+        110218,
+        135694,
+        167059,
+        205674,
+        253213,
+        311744,
+        383802,
+        472516,
+        581737,
+        716203,
+        881751,
+        1085563,
+        1336488,
+        1645411,
+        2025740,
+        2493980,
+        3070454,
+        3780178,
+        4653948,
+        5729687,
+        7054078,
+    ],
+    np.int64,
+)
 
 
 def table_of_mean(mean: np.ndarray) -> np.ndarray:
@@ -92,6 +217,7 @@ class ColumnContext:
 
     def tables(self, row_table: np.ndarray) -> np.ndarray:
         """Tables (rows, columns) for rows of the given base tables."""
+
         # Taps of one input channel share what they know: own evidence counts double.
         def pooled(a: np.ndarray) -> np.ndarray:
             g = a.reshape(-1, self.taps)
@@ -119,9 +245,7 @@ OFFSET_TABLE = GEOMETRIC + 42  # row offsets: mean magnitude about 1.5
 STEP_TABLE = GEOMETRIC + 42  # differences of grid exponents
 
 
-def encode_update(
-    update: Update, model: nn.Module, kind: int = ADAPTIVE, selection: Selection | None = None
-) -> bytes:
+def encode_update(update: Update, model: nn.Module, kind: int = ADAPTIVE, selection: Selection | None = None) -> bytes:
     """Bytes of an update; empty for no update.
 
     kind: SPIKE_SLAB, or ADAPTIVE, which a selection turns into SELECTED or LOW_RANK. selection: what the update was
@@ -200,9 +324,11 @@ class _Coding:
             tables = _plan(n, self.base, shift, taps, mask)
             costs = [bank().symbol_bits(n[mask], tables[mask] + family) for family in FAMILIES]
             steps = np.diff(shift[self.live], prepend=0)
-            heads = 0.0 if level or len(steps) == 1 == n.shape[0] else bank().symbol_bits(
-                steps, np.full(len(steps), OFFSET_TABLE)
-            )  # fmt: skip
+            heads = (
+                0.0
+                if level or len(steps) == 1 == n.shape[0]
+                else bank().symbol_bits(steps, np.full(len(steps), OFFSET_TABLE))
+            )
             if min(costs) + heads < self.bits:
                 self.bits = min(costs) + heads
                 self.family, self.flat, self.steps, self.tables = int(np.argmin(costs)), level, steps, tables

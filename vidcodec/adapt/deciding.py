@@ -61,9 +61,7 @@ def deciding(decisions: Sequence[Decisions]) -> CellCoder:
         own = tensor(charged) + torch.where(telling, along, far - far.detach())
         smooth = symbol_bits(residual / unit, index.detach() + finer)
         rounded = ste_round(residual)
-        bits = torch.where(
-            coded, own + smooth - smooth.detach(), rate_of_symbols(residual, rounded, index, "mixed")
-        )
+        bits = torch.where(coded, own + smooth - smooth.detach(), rate_of_symbols(residual, rounded, index, "mixed"))
         q = torch.where(coded, residual + (decided - residual).detach(), rounded)
         return q, bits.sum((1, 2, 3))
 

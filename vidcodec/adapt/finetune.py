@@ -114,7 +114,7 @@ def step_exponents(
     masks = {n: torch.from_numpy(m).to(parameters[n].device) for n, m in selection.partial.items()}
     curvature = mean_curvature(
         network, objective, list(selection.masks), lambda: source.crops(rng, c.batch), masks=masks, seed=c.seed
-    )  # fmt: skip
+    )
     exponents = {}
     for name, mask in selection.masks.items():
         columns = mask.size // mask.shape[0] if selection.rank and is_matrix(name, mask.shape) else 1
@@ -151,17 +151,22 @@ class Finetuner:
     """
 
     def __init__(
-        self, base: nn.Module, objective: Objective, source: Source, prior: UpdatePrior, config: FinetuneConfig,
+        self,
+        base: nn.Module,
+        objective: Objective,
+        source: Source,
+        prior: UpdatePrior,
+        config: FinetuneConfig,
         selection: Selection | None = None,
-    ) -> None:  # fmt: skip
+    ) -> None:
         self.start = time.monotonic()
         self.c, self.objective, self.source, self.prior = config, objective, source, prior
         self.model: nn.Module = copy.deepcopy(base).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.selection = selection or everything(base)
         all_sent = {n for n, _ in sent_parameters(self.model)}
-        self.free = [] if config.scope == "decoder" else [
-            p for n, p in self.model.named_parameters() if n not in all_sent
-        ]  # fmt: skip
+        self.free = (
+            [] if config.scope == "decoder" else [p for n, p in self.model.named_parameters() if n not in all_sent]
+        )
         self.model.requires_grad_(False)
         for p in self.free:
             p.requires_grad_(True)
@@ -170,13 +175,19 @@ class Finetuner:
         base_weights = {n: p.detach().clone() for n, p in sent_parameters(self.model) if n in chosen.masks}
         fixed = prior.fixed_exponent
         exponents = (
-            dict.fromkeys(base_weights, fixed) if fixed is not None
+            dict.fromkeys(base_weights, fixed)
+            if fixed is not None
             else step_exponents(self.model, objective, source, config, chosen)
-        )  # fmt: skip
+        )
         self.grid = UpdateGrid(
-            base_weights, chosen, exponents, dither=config.dither, rounded=config.quantise, seed=config.seed,
+            base_weights,
+            chosen,
+            exponents,
+            dither=config.dither,
+            rounded=config.quantise,
+            seed=config.seed,
             gradients=lambda: loss_gradients(self.model, objective, source, config, chosen),
-        )  # fmt: skip
+        )
         self.u = self.grid.u
         self.measuring = 0.0  # seconds of the latest measure
 

@@ -38,9 +38,16 @@ class UpdateGrid:
     """
 
     def __init__(
-        self, base: dict[str, Tensor], selection: Selection, exponents: dict[str, int], *, dither: float = 0.0,
-        rounded: bool = True, seed: int = 0, gradients: Callable[[], dict[str, Tensor]] | None = None,
-    ) -> None:  # fmt: skip
+        self,
+        base: dict[str, Tensor],
+        selection: Selection,
+        exponents: dict[str, int],
+        *,
+        dither: float = 0.0,
+        rounded: bool = True,
+        seed: int = 0,
+        gradients: Callable[[], dict[str, Tensor]] | None = None,
+    ) -> None:
         self.base, self.exponents, self.rounded = base, exponents, rounded
         self.masks = {n: torch.from_numpy(m).to(base[n].device) for n, m in selection.partial.items() if n in base}
         self.factored = {n for n, p in base.items() if selection.rank and is_matrix(n, tuple(p.shape))}

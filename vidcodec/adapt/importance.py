@@ -127,9 +127,7 @@ def load_importance(path: Path, network: nn.Module) -> Importance:
     return _importance(path.name, metadata, tensors, network)
 
 
-def _importance(
-    file: str, metadata: dict[str, str], tensors: dict[str, np.ndarray], network: nn.Module
-) -> Importance:
+def _importance(file: str, metadata: dict[str, str], tensors: dict[str, np.ndarray], network: nn.Module) -> Importance:
     """Of a file's contents, for the network they were learned for; raises ModelMismatchError where one is missing."""
     factors: dict[str, dict[str, tuple[np.ndarray, np.ndarray]]] = {}
     for objective in sorted({key.partition("/")[0] for key in tensors} & set(OBJECTIVES)):
@@ -170,9 +168,10 @@ def find_importance(network: nn.Module, folder: Path | None = None, *, decoding:
             return _importance(path.name, metadata, tensors, network)
     if not paths:
         raise ModelNotFoundError(
-            f"the importance scores that the file was made with are not at hand: {AS_ENCODED}" if decoding
+            f"the importance scores that the file was made with are not at hand: {AS_ENCODED}"
+            if decoding
             else "no importance scores are at hand: learn them with vidcodec train importance"
-        )  # fmt: skip
+        )
     names = ", ".join(sorted({p.name for p in paths}))
     advice = "learn them again with vidcodec train importance, or choose another selection of parameters"
     raise ModelMismatchError(

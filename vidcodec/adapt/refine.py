@@ -96,9 +96,14 @@ class Refiner:
         self.lam = float(model.rate_lambda(level))
 
     def refine(
-        self, planes: Tensor, y: Tensor, z: Tensor, seconds: float = math.inf,
-        progress: Callable[[float], None] | None = None, numbers: Sequence[int] | None = None,
-    ) -> tuple[Tensor, Tensor]:  # fmt: skip
+        self,
+        planes: Tensor,
+        y: Tensor,
+        z: Tensor,
+        seconds: float = math.inf,
+        progress: Callable[[float], None] | None = None,
+        numbers: Sequence[int] | None = None,
+    ) -> tuple[Tensor, Tensor]:
         """Better latents y (B, C, h, w) and z for planes (B, 6, H/2, W/2); to be coded with `decisions`.
 
         seconds: bounds the time, whatever the machine; the schedule shrinks with it. numbers: of the pictures in their

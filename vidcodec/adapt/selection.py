@@ -65,9 +65,13 @@ def usual_strategy(network: nn.Module, folder: Path | None = None) -> Strategy:
 
 
 def select(
-    strategy: Strategy, network: nn.Module, *, pixels: int | None = None, importance: Importance | None = None,
+    strategy: Strategy,
+    network: nn.Module,
+    *,
+    pixels: int | None = None,
+    importance: Importance | None = None,
     folder: Path | None = None,
-) -> Selection:  # fmt: skip
+) -> Selection:
     """The entries a strategy stands for, the same on every machine.
 
     network: with its base weights. pixels: of the video, for a learned selection without a number: the more pixels
@@ -87,13 +91,18 @@ def select(
     if name in ("all", "low-rank"):
         return Selection(strategy, everything(network).masks)
     ends, starts = {
-        "biases": (_BIASES, ("",)), "biases+multipliers": (_MULTIPLIERS, ("",)), "last-layer": (("",), _last(network)),
-    }[name]  # fmt: skip
+        "biases": (_BIASES, ("",)),
+        "biases+multipliers": (_MULTIPLIERS, ("",)),
+        "last-layer": (("",), _last(network)),
+    }[name]
     return Selection(
         strategy,
-        {n: np.ones(tuple(p.shape), bool) for n, p in sent_parameters(network)
-         if n.endswith(ends) and n.startswith(starts)},
-    )  # fmt: skip
+        {
+            n: np.ones(tuple(p.shape), bool)
+            for n, p in sent_parameters(network)
+            if n.endswith(ends) and n.startswith(starts)
+        },
+    )
 
 
 def _last(network: nn.Module) -> tuple[str, ...]:

@@ -21,8 +21,15 @@ from vidcodec.errors import CorruptBitstreamError, UnsupportedInputError
 
 # Place in this tuple: how the stream names a strategy. Only ever append.
 STRATEGIES = (
-    "all", "biases", "biases+multipliers", "last-layer", "low-rank", "random", "learned-gaussian", "learned-laplace",
-)  # fmt: skip
+    "all",
+    "biases",
+    "biases+multipliers",
+    "last-layer",
+    "low-rank",
+    "random",
+    "learned-gaussian",
+    "learned-laplace",
+)
 DEFAULT_LEARNED = "learned-laplace"
 USAGE = "all, biases, biases+multipliers, last-layer, low-rank[:RANK], random:N, learned[:N]"
 MAX_RANK = 16

@@ -141,13 +141,17 @@ def add_threads(parser: argparse.ArgumentParser) -> None:
 def add_model_options(parser: argparse.ArgumentParser) -> None:
     """--weights, --device and --threads."""
     parser.add_argument(
-        "--weights", type=Path, metavar="FILE",
+        "--weights",
+        type=Path,
+        metavar="FILE",
         help="the model's weights from this file (.safetensors) instead of the shipped ones",
-    )  # fmt: skip
+    )
     parser.add_argument(
-        "--device", choices=("auto", "cpu", "cuda"), default="auto",
+        "--device",
+        choices=("auto", "cpu", "cuda"),
+        default="auto",
         help="where to compute; auto: a CUDA device where there is one (default: %(default)s)",
-    )  # fmt: skip
+    )
     add_threads(parser)
 
 

@@ -34,19 +34,28 @@ A damaged file gives every frame that is intact; the exit code is 4 when one tha
 def add_parser(subparsers: Any) -> None:
     """The options of `vidcodec decode`."""
     parser = subparsers.add_parser(
-        "decode", help="turn a .vdc file into a video or pictures", epilog=EPILOG,
+        "decode",
+        help="turn a .vdc file into a video or pictures",
+        epilog=EPILOG,
         description="Decode a .vdc file. Frames keep their own time stamps where the output can say them.",
-    )  # fmt: skip
+    )
     parser.add_argument("input", type=Path, metavar="IN.vdc", help="the file to decode")
     parser.add_argument(
-        "-o", "--output", type=Path, required=True, metavar="OUT",
+        "-o",
+        "--output",
+        type=Path,
+        required=True,
+        metavar="OUT",
         help="OUT.y4m (raw), OUT.mkv (lossless FFV1), OUT.mp4 (lossy H.264), or a directory for PNG files",
-    )  # fmt: skip
+    )
     add_overwrite(parser, "OUT, or the PNG frames in it")
     parser.add_argument(
-        "--frames", type=frame_range, default=(0, None), metavar="A:B",
+        "--frames",
+        type=frame_range,
+        default=(0, None),
+        metavar="A:B",
         help="only frames A up to, not including B; A:, :B and A work too; they count from 0 (default: all)",
-    )  # fmt: skip
+    )
     add_model_options(parser)
     add_general_options(parser, json=NDJSON)
     parser.set_defaults(run=run, parser=parser, interrupted="nothing was written")
@@ -62,9 +71,15 @@ def run(args: argparse.Namespace) -> int:
     start, stop = args.frames
     with Progress(json=args.json) as progress:
         result = decode_video(
-            args.input, args.output, start=start, stop=stop, overwrite=args.overwrite, weights=args.weights,
-            device=args.device, progress=lambda done, total: progress("decode", done / total, {"frames": done}),
-        )  # fmt: skip
+            args.input,
+            args.output,
+            start=start,
+            stop=stop,
+            overwrite=args.overwrite,
+            weights=args.weights,
+            device=args.device,
+            progress=lambda done, total: progress("decode", done / total, {"frames": done}),
+        )
     done, expected, notes, problems = result.frames, result.expected, result.notes, result.problems
     for note in notes:
         console.note(note)
@@ -72,9 +87,14 @@ def run(args: argparse.Namespace) -> int:
         console.warning(problem)
     if args.json:
         console.event(
-            "result", output=str(args.output), frames=done, expected=expected, complete=done == expected,
-            problems=problems, notes=notes,
-        )  # fmt: skip
+            "result",
+            output=str(args.output),
+            frames=done,
+            expected=expected,
+            complete=done == expected,
+            problems=problems,
+            notes=notes,
+        )
     else:
         print(f"{args.output}: {done} of {expected} frames")
     if done == expected:

@@ -71,10 +71,12 @@ examples:
 def add_parser(subparsers: Any) -> None:
     """The options of `vidcodec encode`."""
     parser = subparsers.add_parser(
-        "encode", help="compress a video into a .vdc file", epilog=EPILOG,
+        "encode",
+        help="compress a video into a .vdc file",
+        epilog=EPILOG,
         description="Sample frames, adapt the codec to them and write one .vdc file. The model update that decoders "
         "need is in the file; where adapting does not pay, none is sent.",
-    )  # fmt: skip
+    )
     parser.add_argument("input", type=Path, metavar="IN", help="a video or picture, anything FFmpeg opens")
     parser.add_argument(
         "-o", "--output", type=Path, metavar="OUT.vdc", help="the file to write (default: IN with .vdc)"
@@ -84,9 +86,12 @@ def add_parser(subparsers: Any) -> None:
     which = parser.add_argument_group("which frames")
     rate = which.add_mutually_exclusive_group()
     rate.add_argument(
-        "--fps", type=frames_per_second, default=frames_per_second("2"), metavar="RATE",
+        "--fps",
+        type=frames_per_second,
+        default=frames_per_second("2"),
+        metavar="RATE",
         help="frames per second to take, like 2, 0.5 or 30000/1001; source: every frame (default: 2)",
-    )  # fmt: skip
+    )
     rate.add_argument("--keyframes", action="store_true", help="take the source's own key frames instead")
     which.add_argument("--start", type=seconds, default=0.0, metavar="TIME", help="begin here: seconds or [hh:]mm:ss")
     which.add_argument("--duration", type=duration, metavar="TIME", help="end so much later (default: at the end)")
@@ -97,49 +102,67 @@ def add_parser(subparsers: Any) -> None:
         "--quality", type=number(0, 100), metavar="0..100", help="higher is better and larger (default: 50)"
     )
     target.add_argument(
-        "--target-psnr", type=number(0, above=True), metavar="DB",
+        "--target-psnr",
+        type=number(0, above=True),
+        metavar="DB",
         help="smallest file of at least this PSNR-YUV (6:1:1) in dB, usually 28 to 45",
-    )  # fmt: skip
+    )
     target.add_argument(
-        "--target-bpp", type=number(0, above=True), metavar="BITS",
+        "--target-bpp",
+        type=number(0, above=True),
+        metavar="BITS",
         help="best quality in at most so many bits per pixel of the frames taken, everything included",
-    )  # fmt: skip
+    )
     target.add_argument(
-        "--target-size", type=size_in_bytes, metavar="SIZE",
+        "--target-size",
+        type=size_in_bytes,
+        metavar="SIZE",
         help="best quality in a file of at most this size: 3MB, 500kB, 1.5MiB or bytes",
-    )  # fmt: skip
+    )
 
     target.add_argument(
-        "--lossless", action="store_true",
+        "--lossless",
+        action="store_true",
         help="keep every sample of the frames taken: 4:2:0 video of 8 or 10 bits and RGB pictures, with a network of "
         "its own",
-    )  # fmt: skip
+    )
 
     work = parser.add_argument_group("adaptation")
     work.add_argument(
-        "--preset", choices=tuple(PRESETS), default="medium",
+        "--preset",
+        choices=tuple(PRESETS),
+        default="medium",
         help="how much work; more gives a smaller file, decoding stays as fast: see below (default: %(default)s)",
-    )  # fmt: skip
+    )
     work.add_argument(
-        "--max-time", type=number(0, above=True), default=math.inf, metavar="MIN",
+        "--max-time",
+        type=number(0, above=True),
+        default=math.inf,
+        metavar="MIN",
         help="spend at most so many minutes adapting and refining (default: what the preset takes)",
-    )  # fmt: skip
+    )
     scopes = "; ".join(f"{name}: {what}" for name, what in ADAPT_HELP.items())
     work.add_argument(
-        "--adapt", choices=ADAPT, default="full",
+        "--adapt",
+        choices=ADAPT,
+        default="full",
         help=f"what is adapted to this video ({scopes}; default: %(default)s)",
-    )  # fmt: skip
+    )
     work.add_argument(
-        "--update-prior", choices=UPDATE_PRIORS, default="adaptive",
+        "--update-prior",
+        choices=UPDATE_PRIORS,
+        default="adaptive",
         help="how the model update is charged and coded; others are there to compare with (default: %(default)s)",
-    )  # fmt: skip
+    )
     work.add_argument(
-        "--update-parameters", type=update_parameters, metavar="WHAT",
+        "--update-parameters",
+        type=update_parameters,
+        metavar="WHAT",
         help="which parameters the model update may change: all, biases, biases+multipliers, last-layer, "
         "low-rank[:RANK], random:N (to compare with), or learned[:N]: the N most important ones, without N those that "
         "pay for their bits in a video of this size (default: learned where the weights come with scores, else all; "
         "lossless: all)",
-    )  # fmt: skip
+    )
     methods = "; ".join(f"{name}: {what}" for name, what in REFINE_HELP.items())
     work.add_argument(
         "--refine", choices=REFINE, help=f"how every frame's latents are refined ({methods}; default: the preset's)"
@@ -150,17 +173,21 @@ def add_parser(subparsers: Any) -> None:
     )
     add_seed(work, "of the random choices while adapting and refining")
     work.add_argument(
-        "--work", type=Path, metavar="DIR",
+        "--work",
+        type=Path,
+        metavar="DIR",
         help="keep finished steps (settings, the adapted network, refined frames) in this folder until the file is "
         "written; the same command goes on from them after Ctrl-C or a crash, finetuning that was not finished starts "
         "again (--max-time holds for each run)",
-    )  # fmt: skip
+    )
 
     model = parser.add_argument_group("model and machine")
     model.add_argument(
-        "--model", default="msp", metavar="NAME",
+        "--model",
+        default="msp",
+        metavar="NAME",
         help="msp, or CompressAI's like compressai:mbt2018-mean:4 (with --adapt none) (default: %(default)s)",
-    )  # fmt: skip
+    )
     add_model_options(parser)
     add_general_options(parser, json=f"{NDJSON}; errors as well")
     parser.set_defaults(run=run, parser=parser, interrupted="nothing was written")

@@ -47,45 +47,63 @@ The exit code is 1 when a point failed.
 def add_parser(subparsers: Any) -> None:
     """The options of `vidcodec evaluate`."""
     parser = subparsers.add_parser(
-        "evaluate", help="measure codecs on sequences: curves, BD-rates, a report", epilog=EPILOG,
+        "evaluate",
+        help="measure codecs on sequences: curves, BD-rates, a report",
+        epilog=EPILOG,
         description="Give the same sampled frames to every codec, at several rates, and measure size, quality, time "
         "and memory on the files written.",
-    )  # fmt: skip
+    )
     parser.add_argument(
-        "clips", nargs="+", metavar="CLIP",
+        "clips",
+        nargs="+",
+        metavar="CLIP",
         help="a video or picture, a folder of them, or a set or sequence that vidcodec fetch brought",
-    )  # fmt: skip
+    )
     parser.add_argument("--codecs", default=CODECS, metavar="LIST", help="see below (default: %(default)s)")
     which = parser.add_argument_group("which frames")
     which.add_argument(
-        "--fps", type=frames_per_second, default=frames_per_second("2"), metavar="RATE",
+        "--fps",
+        type=frames_per_second,
+        default=frames_per_second("2"),
+        metavar="RATE",
         help="frames per second to take, like 2, 0.5 or 30000/1001; source: every frame (default: 2)",
-    )  # fmt: skip
+    )
     which.add_argument("--frames", type=whole(1, 1 << 30), metavar="N", help="only the first N of them")
     rate = parser.add_argument_group("rate points")
     rate.add_argument(
-        "--points", type=whole(1, 50), default=4, metavar="N",
+        "--points",
+        type=whole(1, 50),
+        default=4,
+        metavar="N",
         help="rate points for each codec, over the usual part of its scale (default: %(default)s)",
-    )  # fmt: skip
+    )
     rate.add_argument(
-        "--rates", type=quantisers, metavar="QP,QP",
+        "--rates",
+        type=quantisers,
+        metavar="QP,QP",
         help="quantisers as H.264 and HEVC count them, for all codecs that have one (AV1 and VP9 get 2 QP - 24)",
-    )  # fmt: skip
+    )
     rate.add_argument(
         "--anchor", metavar="CODEC", help="what BD-rates compare with (default: x265:intra, or the first rival)"
     )
     rate.add_argument("--metric", choices=METRICS, default=METRICS[0], help="of BD-rates (default: %(default)s)")
     parser.add_argument(
-        "--out", type=Path, default=Path("vidcodec-results"), metavar="DIR",
+        "--out",
+        type=Path,
+        default=Path("vidcodec-results"),
+        metavar="DIR",
         help="where points, coded files, results.json and results.csv go (default: %(default)s)",
-    )  # fmt: skip
+    )
     parser.add_argument("--report", type=Path, metavar="DIR", help="write a page to look at there")
     parser.add_argument("--cache", type=Path, metavar="DIR", help="of fetched sets (default: as vidcodec fetch has it)")
     parser.add_argument("--jobs", type=whole(1, 1024), metavar="N", help="points at a time (default: one per core)")
     parser.add_argument(
-        "--threads", type=whole(1, 1024), default=1, metavar="N",
+        "--threads",
+        type=whole(1, 1024),
+        default=1,
+        metavar="N",
         help="of each point, where the codec can use them; the conventional ones use one (default: %(default)s)",
-    )  # fmt: skip
+    )
     add_general_options(parser, json="print NDJSON on stdout: an event per point, at last one result event")
     parser.set_defaults(run=run, parser=parser, interrupted="finished points are kept: run it again to go on")
 
@@ -113,11 +131,19 @@ def run(args: argparse.Namespace) -> int:
 
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     request = Request(
-        clips=args.clips, codecs=parse_codecs(args.codecs), folder=args.out,
-        choice=FrameChoice(None if args.fps is None else Fraction(args.fps), args.frames), points=args.points,
-        qps=args.rates, anchor=args.anchor, metric=args.metric, jobs=args.jobs or max(1, cores // args.threads),
-        threads=args.threads, cache=args.cache, command=shlex.join(["vidcodec", *sys.argv[1:]]),
-    )  # fmt: skip
+        clips=args.clips,
+        codecs=parse_codecs(args.codecs),
+        folder=args.out,
+        choice=FrameChoice(None if args.fps is None else Fraction(args.fps), args.frames),
+        points=args.points,
+        qps=args.rates,
+        anchor=args.anchor,
+        metric=args.metric,
+        jobs=args.jobs or max(1, cores // args.threads),
+        threads=args.threads,
+        cache=args.cache,
+        command=shlex.join(["vidcodec", *sys.argv[1:]]),
+    )
     tell = Tell(json=args.json)
     results = evaluate(request, tell, tell.preparing)
     written = [args.out / name for name in ("results.json", "results.csv")]
@@ -127,9 +153,14 @@ def run(args: argparse.Namespace) -> int:
 
         written.append(write_report(results, args.out, args.report))
     if args.json:
-        console.event("result", files=[str(path) for path in written], points=len(results.points),
-                      comparisons=[vars(c) for c in results.comparisons], failures=[vars(f) for f in results.failures],
-                      notes=results.notes)  # fmt: skip
+        console.event(
+            "result",
+            files=[str(path) for path in written],
+            points=len(results.points),
+            comparisons=[vars(c) for c in results.comparisons],
+            failures=[vars(f) for f in results.failures],
+            notes=results.notes,
+        )
     else:
         print("\n\n".join(tables(results)))
         print("\nwritten: " + ", ".join(str(path) for path in written))
@@ -191,10 +222,20 @@ def tables(results: Results) -> list[str]:
     for p in results.points:
         memory = max(p.encode_memory or 0, p.decode_memory or 0)
         rows.append(
-            (p.clip, p.codec, f"{p.rate_point:g}", f"{p.bytes:,}", f"{p.bpp:.4f}", _show(p.quality.get("psnr_yuv"), 2),
-             _show(p.quality.get("psnr_y"), 2), _show(p.quality.get("ms_ssim_y"), 4), _show(p.encode_seconds, 1),
-             _show(p.decode_seconds, 1), f"{memory / 1e6:,.0f}" if memory else "")
-        )  # fmt: skip
+            (
+                p.clip,
+                p.codec,
+                f"{p.rate_point:g}",
+                f"{p.bytes:,}",
+                f"{p.bpp:.4f}",
+                _show(p.quality.get("psnr_yuv"), 2),
+                _show(p.quality.get("psnr_y"), 2),
+                _show(p.quality.get("ms_ssim_y"), 4),
+                _show(p.encode_seconds, 1),
+                _show(p.decode_seconds, 1),
+                f"{memory / 1e6:,.0f}" if memory else "",
+            )
+        )
     out = [console.table(rows, right=range(2, len(head)))]
     if results.comparisons:
         out.append(comparison_table(results))

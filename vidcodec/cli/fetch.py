@@ -34,18 +34,22 @@ and places.
 def add_parser(subparsers: Any) -> None:
     """The options of `vidcodec fetch`."""
     parser = subparsers.add_parser(
-        "fetch", help="download test sequences", epilog=EPILOG,
+        "fetch",
+        help="download test sequences",
+        epilog=EPILOG,
         description="Download test sequences into a cache, whole sets or one by one. What is there already is only "
         "checked.",
-    )  # fmt: skip
+    )
     parser.add_argument(
         "names", nargs="*", metavar="NAME", help="a set like kodak or xiph-cif, or one sequence like xiph-cif/akiyo"
     )
     parser.add_argument("--list", action="store_true", help="only show the sets, or the sequences of NAME")
     parser.add_argument(
-        "--cache", type=Path, metavar="DIR",
+        "--cache",
+        type=Path,
+        metavar="DIR",
         help="where the files go (default: $VIDCODEC_CACHE, or vidcodec/datasets in the user's cache folder)",
-    )  # fmt: skip
+    )
     parser.add_argument("--mirror", type=http_address, metavar="URL", help="take the files from below this address")
     parser.add_argument("--force", action="store_true", help="download again what is there already")
     add_general_options(parser, json=NDJSON)
@@ -121,9 +125,16 @@ def _list_sets(cache: Path, *, json: bool) -> int:
     here = {s.name: sum(entry.path(cache).is_file() for entry in s.entries) for s in sets}
     if json:
         facts = [
-            {"name": s.name, "title": s.title, "page": s.page, "terms": s.terms, "sequences": len(s.entries),
-             "here": here[s.name]} for s in sets
-        ]  # fmt: skip
+            {
+                "name": s.name,
+                "title": s.title,
+                "page": s.page,
+                "terms": s.terms,
+                "sequences": len(s.entries),
+                "here": here[s.name],
+            }
+            for s in sets
+        ]
         console.event("result", cache=str(cache), sets=facts)
     else:
         print(console.table([(s.name, f"{here[s.name]} of {len(s.entries)} here", s.title, s.page) for s in sets]))
@@ -134,10 +145,20 @@ def _list_sets(cache: Path, *, json: bool) -> int:
 def _list_entries(entries: list[Entry], cache: Path, *, json: bool) -> int:
     if json:
         facts = [
-            {"name": e.id, "width": e.width, "height": e.height, "rate": e.rate, "frames": e.frames, "sha256": e.sha256,
-             "address": e.address, "terms": e.terms, "path": str(e.path(cache)), "here": e.path(cache).is_file()}
+            {
+                "name": e.id,
+                "width": e.width,
+                "height": e.height,
+                "rate": e.rate,
+                "frames": e.frames,
+                "sha256": e.sha256,
+                "address": e.address,
+                "terms": e.terms,
+                "path": str(e.path(cache)),
+                "here": e.path(cache).is_file(),
+            }
             for e in entries
-        ]  # fmt: skip
+        ]
         console.event("result", cache=str(cache), sequences=facts)
         return 0
     terms = list(dict.fromkeys(e.terms for e in entries))

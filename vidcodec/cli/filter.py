@@ -41,10 +41,12 @@ STRATEGIES_HELP = "multipliers: one number per channel; biases; full: every weig
 def add_parser(subparsers: Any) -> None:
     """The options of `vidcodec filter encode` and `vidcodec filter decode`."""
     parser = subparsers.add_parser(
-        "filter", help="post-filter H.264, HEVC or AV1 inside an ordinary file", epilog=EPILOG,
+        "filter",
+        help="post-filter H.264, HEVC or AV1 inside an ordinary file",
+        epilog=EPILOG,
         description="Code a video with a conventional codec and put the update of a neural post-filter beside its "
         "pictures. Every player shows the file as it is; `filter decode` shows it filtered.",
-    )  # fmt: skip
+    )
     parser.set_defaults(parser=parser)
     what = parser.add_subparsers(title="what", metavar="WHAT", dest="what")
     _add_encode(what)
@@ -53,28 +55,30 @@ def add_parser(subparsers: Any) -> None:
 
 def _add_encode(what: Any) -> None:
     parser = what.add_parser(
-        "encode", help="code a video and adapt the filter to it", epilog=EPILOG,
+        "encode",
+        help="code a video and adapt the filter to it",
+        epilog=EPILOG,
         description="Code IN, adapt the filter to its pictures, and write a file that plays anywhere. Without a "
         "filter, with the base filter and with the adapted one: what serves best, its bytes counted, is what "
         "the file asks for.",
-    )  # fmt: skip
+    )
     parser.add_argument("input", type=Path, metavar="IN", help="the video to code; with --copy, a coded file")
     parser.add_argument(
-        "-o", "--output", type=Path, required=True, metavar="OUT",
+        "-o",
+        "--output",
+        type=Path,
+        required=True,
+        metavar="OUT",
         help="OUT.mp4, OUT.mkv or OUT.ts; beside AV1 and VP9 the update travels in .mkv only",
-    )  # fmt: skip
+    )
     add_overwrite(parser)
 
     coding = parser.add_argument_group("coding")
-    coding.add_argument(
-        "--codec", choices=("x264", "x265", "svtav1"), default="x265", help="(default: %(default)s)"
-    )
+    coding.add_argument("--codec", choices=("x264", "x265", "svtav1"), default="x265", help="(default: %(default)s)")
     rate = coding.add_mutually_exclusive_group()
     rate.add_argument("--crf", type=number(0, 63), metavar="N", help="the codec's constant quality (default: 28)")
     rate.add_argument("--qp", type=whole(0, 63), metavar="N", help="a constant quantiser instead")
-    coding.add_argument(
-        "--codec-preset", metavar="NAME", help="the codec's own preset (default: medium; svtav1: 8)"
-    )
+    coding.add_argument("--codec-preset", metavar="NAME", help="the codec's own preset (default: medium; svtav1: 8)")
     coding.add_argument(
         "--copy", action="store_true", help="IN is coded already: its pictures stay as they are, bit for bit"
     )
@@ -84,28 +88,39 @@ def _add_encode(what: Any) -> None:
 
     work = parser.add_argument_group("adaptation")
     work.add_argument(
-        "--strategy", choices=("multipliers", "biases", "full", "none"),
+        "--strategy",
+        choices=("multipliers", "biases", "full", "none"),
         help=f"what may change ({STRATEGIES_HELP}; none: the base filter) (default: multipliers)",
-    )  # fmt: skip
+    )
     work.add_argument(
-        "--update-parameters", type=update_parameters, metavar="WHAT",
+        "--update-parameters",
+        type=update_parameters,
+        metavar="WHAT",
         help="instead of a strategy: all, biases, biases+multipliers, last-layer, low-rank[:RANK], random:N or "
         "learned[:N], as of vidcodec encode",
-    )  # fmt: skip
+    )
     work.add_argument(
-        "--objective", choices=("rate", "sparsity"), default="rate",
+        "--objective",
+        choices=("rate", "sparsity"),
+        default="rate",
         help="rate: the update's bits are priced while it is learned; sparsity: the literature's "
         "sparsity term, then pruning, for comparison (default: %(default)s)",
-    )  # fmt: skip
+    )
     work.add_argument("--steps", type=whole(1, 1_000_000), metavar="N", help="of finetuning (default: 150)")
     work.add_argument(
-        "--max-time", type=number(0, above=True), default=math.inf, metavar="MIN",
+        "--max-time",
+        type=number(0, above=True),
+        default=math.inf,
+        metavar="MIN",
         help="finetune for at most so many minutes",
-    )  # fmt: skip
+    )
     work.add_argument(
-        "--segment", type=number(0), default=0.0, metavar="SECONDS",
+        "--segment",
+        type=number(0),
+        default=0.0,
+        metavar="SECONDS",
         help="an update of its own at a key frame every so many seconds (default: one for the whole video)",
-    )  # fmt: skip
+    )
     add_seed(work)
     _add_filter_options(parser)
     add_general_options(parser, json=NDJSON)
@@ -114,20 +129,28 @@ def _add_encode(what: Any) -> None:
 
 def _add_decode(what: Any) -> None:
     parser = what.add_parser(
-        "decode", help="the filtered video", epilog=EPILOG,
+        "decode",
+        help="the filtered video",
+        epilog=EPILOG,
         description="Decode IN and filter it as its update says; without an update, with the base filter. Time "
         "stamps stay, audio and subtitles are passed through (not into .y4m).",
-    )  # fmt: skip
+    )
     parser.add_argument("input", type=Path, metavar="IN", help="a video in H.264, HEVC, AV1 or VP9")
     parser.add_argument(
-        "-o", "--output", type=Path, required=True, metavar="OUT",
+        "-o",
+        "--output",
+        type=Path,
+        required=True,
+        metavar="OUT",
         help="OUT.mkv (lossless FFV1), OUT.mp4 (lossy H.264 to hand on) or OUT.y4m",
-    )  # fmt: skip
+    )
     add_overwrite(parser)
     parser.add_argument(
-        "--qp", type=number(0, 51), metavar="N",
+        "--qp",
+        type=number(0, 51),
+        metavar="N",
         help="for a file without an update: the quantiser to tell the base filter, as H.264 counts (default: 32)",
-    )  # fmt: skip
+    )
     _add_filter_options(parser)
     add_general_options(parser, json=NDJSON)
     parser.set_defaults(run=run_decode, parser=parser, interrupted="nothing was written")
@@ -135,10 +158,12 @@ def _add_decode(what: Any) -> None:
 
 def _add_filter_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "--profile", choices=("small", "base"), default="base",
+        "--profile",
+        choices=("small", "base"),
+        default="base",
         help="the base filter: 3.9 or 19.4 thousand multiplications per pixel; decoding takes the one the "
         "update names (default: %(default)s)",
-    )  # fmt: skip
+    )
     parser.add_argument(
         "--weights", type=Path, metavar="FILE", help="the base filter from this file (.safetensors) instead"
     )
@@ -169,16 +194,30 @@ def run_encode(args: argparse.Namespace) -> int:
         from vidcodec.postfilter.encode import FilterEncodeOptions, filter_encode
         from vidcodec.postfilter.finetune import FilterFinetuneConfig
 
-        tuning = None if args.strategy == "none" else FilterFinetuneConfig(
-            parameters=args.update_parameters or "", folder=args.weights and args.weights.parent,
-            strategy=args.strategy or "multipliers", objective=args.objective, max_seconds=60 * args.max_time,
-            seed=args.seed, **({"steps": args.steps} if args.steps else {}),
-        )  # fmt: skip
+        tuning = (
+            None
+            if args.strategy == "none"
+            else FilterFinetuneConfig(
+                parameters=args.update_parameters or "",
+                folder=args.weights and args.weights.parent,
+                strategy=args.strategy or "multipliers",
+                objective=args.objective,
+                max_seconds=60 * args.max_time,
+                seed=args.seed,
+                **({"steps": args.steps} if args.steps else {}),
+            )
+        )
         options = FilterEncodeOptions(
-            codec=args.codec, crf=args.crf if args.crf is not None or args.qp is not None else 28, qp=args.qp,
-            preset=args.codec_preset, copy_of=args.source, profile=args.profile, weights=args.weights,
-            segment=args.segment, finetune=tuning,
-        )  # fmt: skip
+            codec=args.codec,
+            crf=args.crf if args.crf is not None or args.qp is not None else 28,
+            qp=args.qp,
+            preset=args.codec_preset,
+            copy_of=args.source,
+            profile=args.profile,
+            weights=args.weights,
+            segment=args.segment,
+            finetune=tuning,
+        )
         result = filter_encode(args.input, args.output, options, progress)
     console.outcome(result, summary, json=args.json)
     return 0
@@ -217,9 +256,11 @@ def run_decode(args: argparse.Namespace) -> int:
             args.input, args.output, FilterDecodeOptions(args.profile, args.weights, args.qp), progress
         )
     console.outcome(
-        result, lambda r: f"{args.output}: {r.frames} frames, {r.filtered} of them filtered", json=args.json,
+        result,
+        lambda r: f"{args.output}: {r.frames} frames, {r.filtered} of them filtered",
+        json=args.json,
         warnings=result.warnings,
-    )  # fmt: skip
+    )
     if not result.frames:
         raise InputError(f"{args.input}: no picture could be decoded")
     return 0

@@ -30,9 +30,11 @@ Without the model's weights everything but the tensors of an update is shown.
 def add_parser(subparsers: Any) -> None:
     """The options of `vidcodec info`."""
     parser = subparsers.add_parser(
-        "info", help="show what a .vdc file holds", epilog=EPILOG,
+        "info",
+        help="show what a .vdc file holds",
+        epilog=EPILOG,
         description="Show header, sizes, the model update and the frames of a .vdc file.",
-    )  # fmt: skip
+    )
     parser.add_argument("input", type=Path, metavar="IN.vdc", help="the file to look at")
     parser.add_argument(
         "--decode", action="store_true", help="decode every frame as well, for the bits of z and y (takes a while)"
@@ -81,24 +83,43 @@ def describe(reader: BitstreamReader, path: Path) -> dict[str, Any]:
     ]
     size = sum(reader.sizes.values())
     return {
-        "file": str(path), "size": size, "format_version": FORMAT_VERSION,
-        "frame_count": h.frame_count, "intact_frames": len(reader), "complete": reader.complete,
-        "width": h.width, "height": h.height, "bit_depth": h.bit_depth,
-        "lossless": lossless, "rgb": lossless and h.extra == RGB,
-        "matrix": h.matrix, "primaries": h.primaries, "transfer": h.transfer, "full_range": h.full_range,
-        "chroma_location": h.chroma_location, "sample_aspect": str(h.sample_aspect), "rotation": h.rotation,
-        "time_base": str(h.time_base), "frame_rate": None if h.frame_rate is None else str(h.frame_rate),
-        "model": h.model, "model_digest": h.model_digest.hex(), "bank_digest": h.bank_digest.hex(),
-        "arithmetic": h.arithmetic, "quantizer": None if lossless else quantizer(h.quantizer),
+        "file": str(path),
+        "size": size,
+        "format_version": FORMAT_VERSION,
+        "frame_count": h.frame_count,
+        "intact_frames": len(reader),
+        "complete": reader.complete,
+        "width": h.width,
+        "height": h.height,
+        "bit_depth": h.bit_depth,
+        "lossless": lossless,
+        "rgb": lossless and h.extra == RGB,
+        "matrix": h.matrix,
+        "primaries": h.primaries,
+        "transfer": h.transfer,
+        "full_range": h.full_range,
+        "chroma_location": h.chroma_location,
+        "sample_aspect": str(h.sample_aspect),
+        "rotation": h.rotation,
+        "time_base": str(h.time_base),
+        "frame_rate": None if h.frame_rate is None else str(h.frame_rate),
+        "model": h.model,
+        "model_digest": h.model_digest.hex(),
+        "bank_digest": h.bank_digest.hex(),
+        "arithmetic": h.arithmetic,
+        "quantizer": None if lossless else quantizer(h.quantizer),
         "rate_level": None if lossless else h.level / 256,
         "bpp": 8 * size / (h.width * h.height * h.frame_count) if h.frame_count else 0.0,
-        "sizes": dict(reader.sizes), "update_count": h.update_count,
+        "sizes": dict(reader.sizes),
+        "update_count": h.update_count,
         "updates": [
             {"first_frame": u.first_frame, "bytes": len(u.payload), "kind": update_kind(u.payload), "tensors": None}
             for u in reader.updates
         ],
-        "frames": frames, "problems": list(reader.problems), "notes": [],
-    }  # fmt: skip
+        "frames": frames,
+        "problems": list(reader.problems),
+        "notes": [],
+    }
 
 
 def update_kind(payload: bytes) -> str:
@@ -133,10 +154,16 @@ def _add_tensors(facts: dict[str, Any], reader: BitstreamReader, args: argparse.
         update = decode_update(unit.payload, network, base.folder)
         bits = tensor_bits(update, network, selection_of(unit.payload, network, base.folder))
         entry["tensors"] = [
-            {"name": name, "shape": list(t.n.shape), "weights": int(t.n.size),
-             "changed": int(np.count_nonzero(t.n)), "step_exponent": t.exponent, "bits": bits.get(name)}
+            {
+                "name": name,
+                "shape": list(t.n.shape),
+                "weights": int(t.n.size),
+                "changed": int(np.count_nonzero(t.n)),
+                "step_exponent": t.exponent,
+                "bits": bits.get(name),
+            }
             for name, t in update.tensors.items()
-        ]  # fmt: skip
+        ]
 
 
 def _add_frame_bits(facts: dict[str, Any], args: argparse.Namespace) -> None:
@@ -174,8 +201,11 @@ def report(f: dict[str, Any]) -> str:
             [
                 ("pictures", f"{f['frame_count']} of {f['width']}x{f['height']}, {planes}{turned}"),
                 ("time", f"{rate}, time base {f['time_base']} s"),
-                ("colour", f"matrix {f['matrix']}, primaries {f['primaries']}, transfer {f['transfer']} (H.273), "
-                 f"{full} range, sample aspect {f['sample_aspect']}"),
+                (
+                    "colour",
+                    f"matrix {f['matrix']}, primaries {f['primaries']}, transfer {f['transfer']} (H.273), "
+                    f"{full} range, sample aspect {f['sample_aspect']}",
+                ),
                 ("model", f"{f['model']}{level}, weights {f['model_digest']}"),
                 *quantiser,
                 ("coding", f"format {f['format_version']}, arithmetic {f['arithmetic']}, tables {f['bank_digest']}"),
@@ -183,7 +213,7 @@ def report(f: dict[str, Any]) -> str:
         ),
         "bytes",
         console.table([(k, f"{v:,}", console.share(v, f["size"])) for k, v in f["sizes"].items() if v], right=(1, 2)),
-    ]  # fmt: skip
+    ]
     for update in f["updates"]:
         first, size = update["first_frame"], update["bytes"]
         lines.append(f"model update from frame {first} on: {size:,} bytes ({update['kind']})")
@@ -203,10 +233,14 @@ def _quantizer(q: dict[str, Any]) -> str:
 def _tensors(tensors: list[dict[str, Any]]) -> str:
     largest = sorted(tensors, key=lambda t: -(t["bits"] or 0))
     rows = [
-        (t["name"], f"{t['changed']:,} of {t['weights']:,} weights", f"2^-{t['step_exponent']}",
-         f"{(t['bits'] or 0) / 8:,.0f} bytes")
+        (
+            t["name"],
+            f"{t['changed']:,} of {t['weights']:,} weights",
+            f"2^-{t['step_exponent']}",
+            f"{(t['bits'] or 0) / 8:,.0f} bytes",
+        )
         for t in largest[:SHOWN_TENSORS]
-    ]  # fmt: skip
+    ]
     if rest := largest[SHOWN_TENSORS:]:
         rows.append((f"{len(rest)} more", "", "", f"{sum(t['bits'] or 0 for t in rest) / 8:,.0f} bytes"))
     return console.table(rows, right=(1, 2, 3))

@@ -46,49 +46,68 @@ KEPT = "the run keeps its last saved state: go on with --resume and its folder"
 def add_parser(subparsers: Any) -> None:
     """The options of `vidcodec train`."""
     parser = subparsers.add_parser(
-        "train", help="train the base model", epilog=EPILOG,
+        "train",
+        help="train the base model",
+        epilog=EPILOG,
         description="Train the network that every encode starts from, or export a run's weights.",
-    )  # fmt: skip
+    )
     parser.set_defaults(parser=parser)
     what = parser.add_subparsers(title="what", metavar="WHAT", dest="what")
 
     _add_trainer(
-        what, "codec", run, config="vidcodec.training.codec.TrainConfig",
+        what,
+        "codec",
+        run,
+        config="vidcodec.training.codec.TrainConfig",
         help="train the codec (what is trained if nothing is said)",
         description="Train, or go on with a run. Progress goes to stderr and to log.jsonl in the run's folder.",
-    )  # fmt: skip
+    )
     _add_trainer(
-        what, "filter", run_filter, config="vidcodec.training.filter.FilterTrainConfig",
+        what,
+        "filter",
+        run_filter,
+        config="vidcodec.training.filter.FilterTrainConfig",
         help="train the post-filter of conventional codecs",
         description="Make training pairs with x264, x265 and SVT-AV1 where there are none yet, then train, or go on "
         "with a run.",
-    )  # fmt: skip
+    )
 
     _add_trainer(
-        what, "lossless", run_lossless, config="vidcodec.training.lossless.LosslessTrainConfig",
+        what,
+        "lossless",
+        run_lossless,
+        config="vidcodec.training.lossless.LosslessTrainConfig",
         help="train the lossless mode",
         description="Train the network behind `vidcodec encode --lossless`, or go on with a run.",
-    )  # fmt: skip
+    )
 
     importance = what.add_parser(
-        "importance", help="learn which parameters are worth updating", epilog=EPILOG,
+        "importance",
+        help="learn which parameters are worth updating",
+        epilog=EPILOG,
         description="Overfit a network to many pictures and learn scores of its parameters, for --update-parameters "
         "learned. They hold for the weights they were learned with: learn them again after a training.",
-    )  # fmt: skip
+    )
     importance.add_argument(
         "data", type=Path, metavar="DIR", help="the folder of pictures; for a filter its training pairs will do"
     )
     importance.add_argument(
-        "--model", default="msp", metavar="NAME",
+        "--model",
+        default="msp",
+        metavar="NAME",
         help="msp, lossless, filter-small or filter-base (default: %(default)s)",
     )
     importance.add_argument(
         "--weights", type=Path, metavar="FILE", help="the model's weights from this file instead of the shipped ones"
     )
     importance.add_argument(
-        "-o", "--output", type=Path, metavar="FILE", help="name it NAME-importance.safetensors and leave it in the "
+        "-o",
+        "--output",
+        type=Path,
+        metavar="FILE",
+        help="name it NAME-importance.safetensors and leave it in the "
         "folder of the weights, where encoder and decoder look (default: that)",
-    )  # fmt: skip
+    )
     importance.add_argument(
         "--contents", type=whole(1, 1_000_000), default=96, metavar="N", help="pictures to learn from (default: 96)"
     )
@@ -98,9 +117,11 @@ def add_parser(subparsers: Any) -> None:
     importance.set_defaults(run=run_importance, parser=importance, interrupted="nothing was written")
 
     export = what.add_parser(
-        "export", help="write the averaged weights of a run", epilog=EPILOG,
+        "export",
+        help="write the averaged weights of a run",
+        epilog=EPILOG,
         description="Write the averaged weights of a training run as a checkpoint for --weights.",
-    )  # fmt: skip
+    )
     export.add_argument("folder", type=Path, metavar="DIR", help="the run's folder")
     export.add_argument(
         "-o", "--output", type=Path, required=True, metavar="FILE.safetensors", help="the file to write"
@@ -109,9 +130,11 @@ def add_parser(subparsers: Any) -> None:
     export.set_defaults(run=run_export, parser=export, interrupted="nothing was written")
 
     plot = what.add_parser(
-        "plot", help="draw the curve of a run", epilog=EPILOG,
+        "plot",
+        help="draw the curve of a run",
+        epilog=EPILOG,
         description="Draw a run's validations, and extrapolate them by a power law to another day at the same pace.",
-    )  # fmt: skip
+    )
     plot.add_argument("folder", type=Path, metavar="DIR", help="the run's folder")
     plot.add_argument("-o", "--output", type=Path, required=True, metavar="OUT.png", help=".png, .svg or .pdf")
     _add_overwrite(plot)
@@ -125,9 +148,11 @@ def _add_trainer(
     parser = what.add_parser(name, epilog=EPILOG, **described)
     parser.add_argument("--config", type=Path, metavar="FILE", help=f"JSON with the fields of {config}")
     parser.add_argument(
-        "--resume", type=Path, metavar="DIR",
+        "--resume",
+        type=Path,
+        metavar="DIR",
         help="go on with the run in DIR, with its own configuration unless --config is given",
-    )  # fmt: skip
+    )
     parser.add_argument(
         "--export", type=Path, metavar="FILE.safetensors", help="at the end write the averaged weights to it"
     )

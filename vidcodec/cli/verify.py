@@ -52,23 +52,30 @@ class Findings:
         if self.rgb:
             return {"psnr_r": a, "psnr_g": b, "psnr_b": c, "psnr_rgb": rgb}
         return {
-            "psnr_y": a, "psnr_u": b, "psnr_v": c, "psnr_yuv": (6 * a + b + c) / 8,
+            "psnr_y": a,
+            "psnr_u": b,
+            "psnr_v": c,
+            "psnr_yuv": (6 * a + b + c) / 8,
             "psnr_rgb": None if math.isnan(means[3]) else rgb,
-        }  # fmt: skip
+        }
 
 
 def add_parser(subparsers: Any) -> None:
     """The options of `vidcodec verify`."""
     parser = subparsers.add_parser(
-        "verify", help="check a .vdc file, alone or against its source", epilog=EPILOG,
+        "verify",
+        help="check a .vdc file, alone or against its source",
+        epilog=EPILOG,
         description="Check every unit's CRC, decode every frame and compare its symbols with their checksum.",
-    )  # fmt: skip
+    )
     parser.add_argument("input", type=Path, metavar="IN.vdc", help="the file to check")
     parser.add_argument(
-        "--against", type=Path, metavar="SOURCE",
+        "--against",
+        type=Path,
+        metavar="SOURCE",
         help="the video it was made from: measures the quality of frames with the same time stamps; those of a "
         "lossless file must be the same in every sample",
-    )  # fmt: skip
+    )
     add_model_options(parser)
     add_general_options(parser, json=NDJSON)
     parser.set_defaults(run=run, parser=parser)
@@ -180,9 +187,16 @@ def _tell(
         if args.against and found.lossless:
             compared["identical"] = found.compared - found.differing
         console.event(
-            "result", file=str(args.input), ok=intact and matched, intact=intact, frames=total, decoded=found.decoded,
-            problems=problems, notes=found.notes, **compared,
-        )  # fmt: skip
+            "result",
+            file=str(args.input),
+            ok=intact and matched,
+            intact=intact,
+            frames=total,
+            decoded=found.decoded,
+            problems=problems,
+            notes=found.notes,
+            **compared,
+        )
     else:
         print(f"{args.input}: {found.decoded} of {total} frames decode to the symbols that were coded")
         if args.against:

@@ -28,18 +28,21 @@ def settled_strategy(o: EncodeOptions, base: BaseModel) -> Strategy:
 
 
 def finetuned(
-    o: EncodeOptions, base: BaseModel, strategy: Strategy, objective: Objective, crops: Any, report: Report,
+    o: EncodeOptions,
+    base: BaseModel,
+    strategy: Strategy,
+    objective: Objective,
+    crops: Any,
+    report: Report,
     **settings: Any,
-) -> tuple[Finetuned, Selection]:  # fmt: skip
+) -> tuple[Finetuned, Selection]:
     """The base network finetuned to a video, and what was selected to change.
 
     crops: a `Source` that says its `batch`. settings: of `FinetuneConfig`, beside what the options say.
     """
     prior = update_prior(o.update_prior)
     quantise = o.update_prior != "no-quantisation"
-    config = FinetuneConfig(
-        steps=o.finetuning_steps, batch=crops.batch, seed=o.seed, quantise=quantise, **settings
-    )  # fmt: skip
+    config = FinetuneConfig(steps=o.finetuning_steps, batch=crops.batch, seed=o.seed, quantise=quantise, **settings)
     selection = select(strategy, base.network, pixels=crops.pixels, folder=base.folder)
     tuner = Finetuner(base.network, objective, crops, prior, config, selection)
     return tuner.run(lambda share, figures: report("adapt", share, figures)), selection

@@ -198,9 +198,15 @@ class _Encoder:
         decisions = self.decisions(candidate, level)
         code = None if decisions.trade_off is None else deciding([decisions])
         tuned, selection = finetuned(
-            self.o, candidate.model, self.strategy, MspObjective(network, rate_level, code=code), crops, self.report,
-            scope=self.o.adapt, max_seconds=self.adapting_seconds,
-        )  # fmt: skip
+            self.o,
+            candidate.model,
+            self.strategy,
+            MspObjective(network, rate_level, code=code),
+            crops,
+            self.report,
+            scope=self.o.adapt,
+            max_seconds=self.adapting_seconds,
+        )
         self.timed("adapt", start)
         what = self.o.adapt if self.strategy.name == "all" else f"{self.o.adapt}, {selection.strategy}"
         name = candidate.name.replace("plain", f"adapted ({what})")
@@ -226,9 +232,12 @@ class _Encoder:
             settings = Settings(Quantizer(**known[0]["quantizer"]), known[0]["trade_off"])
         else:
             settings = search_settings(
-                self.msp(candidate), level, self.sample, self.quantizer,
+                self.msp(candidate),
+                level,
+                self.sample,
+                self.quantizer,
                 lambda n: self.report("quantiser", min(1.0, n / TRIALS), {}),
-            )  # fmt: skip
+            )
             self.work.save(came_from, asdict(settings), {})
         self.timed("quantiser", start)
         return replace(candidate, name=f"{candidate.name}, {settings.quantizer.kind}", settings=settings)
@@ -251,17 +260,34 @@ class _Encoder:
     def write(self, video: CodedVideo) -> EncodeResult:
         f, candidate = self.format, video.candidate
         size = write_file(
-            self.output, self.base, f, candidate.update, video.frames, level=video.level,
-            quantizer=candidate.settings.quantizer.code, extra=video.extra,
-        )  # fmt: skip
+            self.output,
+            self.base,
+            f,
+            candidate.update,
+            video.frames,
+            level=video.level,
+            quantizer=candidate.settings.quantizer.code,
+            extra=video.extra,
+        )
         top = self.base.max_level
         return EncodeResult(
-            output=self.output, frames=len(video.frames), width=f.width, height=f.height,
-            chosen=candidate.name, quality=round(100 * video.level / top, 2) if top else 0.0, size=size,
-            update_size=len(candidate.update), z_size=video.z_bits / 8, y_size=video.y_bits / 8,
-            bpp=8 * size / self.pixels, quality_figures=quality_figures(video.errors, f.bit_depth),
-            seconds=self.seconds, costs=self.costs, curve=self.curve, notes=self.notes,
-        )  # fmt: skip
+            output=self.output,
+            frames=len(video.frames),
+            width=f.width,
+            height=f.height,
+            chosen=candidate.name,
+            quality=round(100 * video.level / top, 2) if top else 0.0,
+            size=size,
+            update_size=len(candidate.update),
+            z_size=video.z_bits / 8,
+            y_size=video.y_bits / 8,
+            bpp=8 * size / self.pixels,
+            quality_figures=quality_figures(video.errors, f.bit_depth),
+            seconds=self.seconds,
+            costs=self.costs,
+            curve=self.curve,
+            notes=self.notes,
+        )
 
     # ------------------------------------------------------------------- coding frames
 
@@ -273,9 +299,12 @@ class _Encoder:
     def sample(self) -> list[torch.Tensor]:
         """A few fixed pictures of the video, or crops of them."""
         crops = FrameCrops(
-            self.frames, self.format.bit_depth, self.base.multiple, self.base.device,  # type: ignore[arg-type]
+            self.frames,
+            self.format.bit_depth,
+            self.base.multiple,
+            self.base.device,  # type: ignore[arg-type]
             check_pixels=SAMPLE_PIXELS,
-        )  # fmt: skip
+        )
         return crops.checks()
 
     def decisions(self, candidate: Candidate, level: int, method: str = "") -> Decisions:

@@ -65,20 +65,42 @@ def video_format(h: Header) -> VideoFormat:
 
 
 def write_file(
-    output: Path, base: BaseModel, video: VideoFormat, update: bytes, frames: Sequence[FrameUnit], *, level: int = 0,
-    quantizer: int = 0, extra: bytes = b"",
-) -> int:  # fmt: skip
+    output: Path,
+    base: BaseModel,
+    video: VideoFormat,
+    update: bytes,
+    frames: Sequence[FrameUnit],
+    *,
+    level: int = 0,
+    quantizer: int = 0,
+    extra: bytes = b"",
+) -> int:
     """HEAD, UPDT where there is an update, FRAM..., INDX, DONE, complete or not at all. Returns the size in bytes."""
     updates = [UpdateUnit(0, update)] if update else []
     c = video.colour
     header = Header(
-        model=base.name, model_digest=base.digest, bank_digest=tables_digest(base.name),
-        arithmetic=ARITHMETIC_VERSION, level=level, width=video.width, height=video.height,
-        bit_depth=video.bit_depth, matrix=c.matrix, primaries=c.primaries, transfer=c.transfer,
-        full_range=c.full_range, chroma_location=c.chroma_location, sample_aspect=video.sample_aspect,
-        rotation=video.rotation, time_base=video.time_base, frame_rate=video.frame_rate,
-        frame_count=len(frames), update_count=len(updates), extra=extra, quantizer=quantizer,
-    )  # fmt: skip
+        model=base.name,
+        model_digest=base.digest,
+        bank_digest=tables_digest(base.name),
+        arithmetic=ARITHMETIC_VERSION,
+        level=level,
+        width=video.width,
+        height=video.height,
+        bit_depth=video.bit_depth,
+        matrix=c.matrix,
+        primaries=c.primaries,
+        transfer=c.transfer,
+        full_range=c.full_range,
+        chroma_location=c.chroma_location,
+        sample_aspect=video.sample_aspect,
+        rotation=video.rotation,
+        time_base=video.time_base,
+        frame_rate=video.frame_rate,
+        frame_count=len(frames),
+        update_count=len(updates),
+        extra=extra,
+        quantizer=quantizer,
+    )
     with BitstreamWriter(output, header) as writer:
         for unit in updates:
             writer.write_update(unit)

@@ -47,8 +47,12 @@ CACHE_PIXELS = 128_000_000
 # Of `FinetuneConfig`. A fortieth of the lossy codec's weights, and no error to weigh against bits: much bolder steps
 # than there are still safe, and matrices move nearly from the beginning.
 PACE: dict[str, Any] = {
-    "vector_lr": 0.5, "matrix_lr": 0.05, "damping": 0.8, "vector_share": 0.1, "latent_share": 0.0,
-}  # fmt: skip
+    "vector_lr": 0.5,
+    "matrix_lr": 0.05,
+    "damping": 0.8,
+    "vector_share": 0.1,
+    "latent_share": 0.0,
+}
 
 Array = np.ndarray
 
@@ -254,11 +258,24 @@ class _LosslessEncoder:
             units, extra = best.units, RGB if self.video.rgb else YUV
             size = write_file(self.output, base, self.video, best.update, units, extra=extra)
         return EncodeResult(
-            output=self.output, frames=len(units), width=self.video.width, height=self.video.height, chosen=best.name,
-            quality=100.0, size=size, update_size=len(best.update), z_size=float(HASH_BYTES * len(units)),
-            y_size=float(units.y_size), bpp=8 * size / self.pixels, quality_figures={},
-            seconds=self.seconds, costs=self.costs, curve=self.curve, notes=self.notes, lossless=True,
-        )  # fmt: skip
+            output=self.output,
+            frames=len(units),
+            width=self.video.width,
+            height=self.video.height,
+            chosen=best.name,
+            quality=100.0,
+            size=size,
+            update_size=len(best.update),
+            z_size=float(HASH_BYTES * len(units)),
+            y_size=float(units.y_size),
+            bpp=8 * size / self.pixels,
+            quality_figures={},
+            seconds=self.seconds,
+            costs=self.costs,
+            curve=self.curve,
+            notes=self.notes,
+            lossless=True,
+        )
 
     @property
     def pixels(self) -> int:
@@ -287,9 +304,16 @@ class _LosslessEncoder:
         self.report("adapt", 0.0, {})
         crops = LosslessCrops(self.frames, self.video, network.config.scales, base.device)  # type: ignore[arg-type]
         tuned, selection = finetuned(
-            o, base, self.strategy, LosslessObjective(), crops, self.report, scope="decoder",
-            max_seconds=60 * o.max_minutes, **PACE,
-        )  # fmt: skip
+            o,
+            base,
+            self.strategy,
+            LosslessObjective(),
+            crops,
+            self.report,
+            scope="decoder",
+            max_seconds=60 * o.max_minutes,
+            **PACE,
+        )
         self.curve = tuned.curve
         self._timed("adapt", start)
         name = "adapted" if self.strategy.name == "all" else f"adapted ({selection.strategy})"

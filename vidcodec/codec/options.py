@@ -81,11 +81,16 @@ class EncodeOptions:
                 raise UnsupportedInputError("the model of the lossless mode codes without loss only: give --lossless")
             return
         chosen = {
-            "--quality": self.quality, "--target-psnr": self.target_psnr, "--target-bpp": self.target_bpp,
-            "--target-size": self.target_size, "--refine": self.refine, "--quantizer": self.quantizer,
+            "--quality": self.quality,
+            "--target-psnr": self.target_psnr,
+            "--target-bpp": self.target_bpp,
+            "--target-size": self.target_size,
+            "--refine": self.refine,
+            "--quantizer": self.quantizer,
             "--model": None if self.model in (DEFAULT_MODEL, LOSSLESS) else self.model,
-            "--adapt encoder": self.adapt if self.adapt == "encoder" else None, "--work": self.work,
-        }  # fmt: skip
+            "--adapt encoder": self.adapt if self.adapt == "encoder" else None,
+            "--work": self.work,
+        }
         for option, value in chosen.items():
             if value is not None:
                 raise UnsupportedInputError(f"--lossless leaves nothing to choose with {option}: leave one of them out")

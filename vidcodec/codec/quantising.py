@@ -39,8 +39,11 @@ STARTS = {
     "trellis8": Settings(Quantizer("trellis8", 1, 3), 0.354),
 }
 KINDS = {
-    "uniform": (), "rdoq": ("scalar",), "trellis4": ("trellis4", "scalar"), "trellis": ("trellis8", "scalar"),
-}  # fmt: skip
+    "uniform": (),
+    "rdoq": ("scalar",),
+    "trellis4": ("trellis4", "scalar"),
+    "trellis": ("trellis8", "scalar"),
+}
 
 
 def search_settings(

@@ -74,10 +74,15 @@ class RefinedPictures:
             left = end - time.monotonic()
             if k and left <= 0:
                 break
-            found.append(self.refiners[stage.method].refine(
-                planes, *(first if stage.start is None else found[stage.start]), left * stage.share,
-                lambda share, k=k: progress((k + share) / len(self.stages)), numbers,  # type: ignore[misc]
-            ))  # fmt: skip
+            found.append(
+                self.refiners[stage.method].refine(
+                    planes,
+                    *(first if stage.start is None else found[stage.start]),
+                    left * stage.share,
+                    lambda share, k=k: progress((k + share) / len(self.stages)),
+                    numbers,  # type: ignore[misc]
+                )
+            )
             for way, y, z in zip(ways, *(v.split(1) for v in found[-1]), strict=True):
                 way.append(self.codecs[stage.method].encode_latents(y, z))
         return ways

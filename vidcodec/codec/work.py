@@ -111,8 +111,9 @@ def work_key(o: EncodeOptions, base: BaseModel, video: VideoFormat, frames: Iter
         for plane in (frame.y, frame.uv):
             h.update(np.ascontiguousarray(plane).data)
     options = replace(o, work=None, weights=None)
-    return _digest((vidcodec.__version__, options, base.name, base.device, network_digest(base.network), video,
-                    h.hexdigest()))  # fmt: skip
+    return _digest(
+        (vidcodec.__version__, options, base.name, base.device, network_digest(base.network), video, h.hexdigest())
+    )
 
 
 def network_digest(network: nn.Module) -> str:
@@ -145,9 +146,11 @@ def pack_frames(frames: Iterable[CodedFrame]) -> dict[str, np.ndarray]:
     frames = list(frames)
     units = [np.frombuffer(c.unit.to_bytes(), np.uint8) for c in frames]
     return {
-        "units": np.concatenate(units), "sizes": np.array([u.size for u in units]),
-        "errors": np.array([c.errors for c in frames]), "bits": np.array([c.bits for c in frames], np.float64),
-    }  # fmt: skip
+        "units": np.concatenate(units),
+        "sizes": np.array([u.size for u in units]),
+        "errors": np.array([c.errors for c in frames]),
+        "bits": np.array([c.bits for c in frames], np.float64),
+    }
 
 
 def unpack_frames(arrays: Mapping[str, np.ndarray]) -> list[CodedFrame]:

@@ -88,10 +88,30 @@ class LogisticTables:
     def digest(self) -> bytes:
         """8 bytes: of the tables, and of the constants that say what is done with them."""
         constants = (
-            PRECISION, FLOOR_MASS, MEAN_BITS, SCALE_STEPS, MIN_SCALE, MAX_SCALE, ARGUMENT_BITS, ARGUMENT_LIMIT,
-            INVERSE_BITS, VALUE_BITS, LOGIT_BITS, LOGIT_LIMIT, WEIGHT_BITS, UNIT_STEPS, MIN_UNIT, UNIT_LIMIT,
-            UNIT_BITS, RECIPROCAL_BITS, INPUT_BITS, INPUT_LIMIT, ACCUMULATOR_BITS, MEAN_LIMIT, RANS_LOW,
-        )  # fmt: skip
+            PRECISION,
+            FLOOR_MASS,
+            MEAN_BITS,
+            SCALE_STEPS,
+            MIN_SCALE,
+            MAX_SCALE,
+            ARGUMENT_BITS,
+            ARGUMENT_LIMIT,
+            INVERSE_BITS,
+            VALUE_BITS,
+            LOGIT_BITS,
+            LOGIT_LIMIT,
+            WEIGHT_BITS,
+            UNIT_STEPS,
+            MIN_UNIT,
+            UNIT_LIMIT,
+            UNIT_BITS,
+            RECIPROCAL_BITS,
+            INPUT_BITS,
+            INPUT_LIMIT,
+            ACCUMULATOR_BITS,
+            MEAN_LIMIT,
+            RANS_LOW,
+        )
         h = hashlib.sha256(np.array(constants, "<i8").tobytes())
         for table in (self.values, self.inverses, self.weights):
             h.update(table.astype("<i8").tobytes())
@@ -133,9 +153,7 @@ def root8(n: int) -> int:
 
 
 @njit(nogil=True, inline="always")
-def _cumulative(
-    v: Any, levels: Any, weight: Array, mean: Array, inverse: Array, logistic: Array
-) -> Any:
+def _cumulative(v: Any, levels: Any, weight: Array, mean: Array, inverse: Array, logistic: Array) -> Any:
     """C(v)."""
     if v <= 0:
         return np.int64(0)
@@ -155,9 +173,20 @@ def _cumulative(
 
 @njit(nogil=True, inline="always")
 def _mixture(
-    out: Array, first: Any, t: Any, move: Any, widen: Any, centre: Any, unit: Any, units: Array, inverses: Array,
-    weights: Array, weight: Array, mean: Array, inverse: Array,
-) -> None:  # fmt: skip
+    out: Array,
+    first: Any,
+    t: Any,
+    move: Any,
+    widen: Any,
+    centre: Any,
+    unit: Any,
+    units: Array,
+    inverses: Array,
+    weights: Array,
+    weight: Array,
+    mean: Array,
+    inverse: Array,
+) -> None:
     """Parameters of sample t, from rows `first` .. of `out`; writes weight, mean, inverse (K,)."""
     count = weight.size
     top: Any = np.int64(out[first, t])
@@ -184,10 +213,23 @@ def _mixture(
 
 @compiled
 def code_samples(
-    values: Array, out: Array, linear: Array, centre: Array, unit: Array, levels: int, components: int,
-    units: Array, reciprocals: Array, logistic: Array, inverses: Array, weights: Array,
-    decoding: bool, words: Array, coder: Array, intervals: Array,
-) -> None:  # fmt: skip
+    values: Array,
+    out: Array,
+    linear: Array,
+    centre: Array,
+    unit: Array,
+    levels: int,
+    components: int,
+    units: Array,
+    reciprocals: Array,
+    logistic: Array,
+    inverses: Array,
+    weights: Array,
+    decoding: bool,
+    words: Array,
+    coder: Array,
+    intervals: Array,
+) -> None:
     """Samples of one pass, of one plane or of two, sample by sample: the second plane's follows the first one's.
 
     values: int32 (planes, N), read or (decoding) written. out: float64 (3K or 6K + 2, N); the last two rows are what
@@ -211,9 +253,20 @@ def code_samples(
                 move += (np.int64(out[6 * components, t]) * far + half) >> INPUT_BITS
                 widen = (np.int64(out[6 * components + 1, t]) * abs(far) + half) >> INPUT_BITS
             _mixture(
-                out, 3 * components * p, t, move, widen, centre[p, t], unit[p, t], units, inverses, weights,
-                weight, mean, inverse,
-            )  # fmt: skip
+                out,
+                3 * components * p,
+                t,
+                move,
+                widen,
+                centre[p, t],
+                unit[p, t],
+                units,
+                inverses,
+                weights,
+                weight,
+                mean,
+                inverse,
+            )
             if decoding:
                 slot = x & SLOT
                 low, high = np.int64(0), np.int64(levels)

@@ -34,13 +34,30 @@ class MixtureEncoder:
         self._intervals.append(np.stack([values.ravel() * size, np.full(values.size, size)], 1).astype(np.uint32))
 
     def code(
-        self, values: Array, out: Array, linear: Array, centre: Array, unit: Array, levels: int,
+        self,
+        values: Array,
+        out: Array,
+        linear: Array,
+        centre: Array,
+        unit: Array,
+        levels: int,
         tables: tuple[Array, Array],
-    ) -> Array:  # fmt: skip
+    ) -> Array:
         """Append samples (planes, N); the rest as in `code_samples`, tables: units and reciprocals. Returns them."""
         intervals = np.empty((values.size, 2), np.uint32)
-        _run(values, out, linear, centre, unit, levels, tables, False, np.empty(0, np.uint32), np.zeros(2, np.int64),
-             intervals)  # fmt: skip
+        _run(
+            values,
+            out,
+            linear,
+            centre,
+            unit,
+            levels,
+            tables,
+            False,
+            np.empty(0, np.uint32),
+            np.zeros(2, np.int64),
+            intervals,
+        )
         self._intervals.append(intervals)
         return values
 
@@ -87,13 +104,30 @@ class MixtureDecoder:
         return values
 
     def code(
-        self, values: Array, out: Array, linear: Array, centre: Array, unit: Array, levels: int,
+        self,
+        values: Array,
+        out: Array,
+        linear: Array,
+        centre: Array,
+        unit: Array,
+        levels: int,
         tables: tuple[Array, Array],
-    ) -> Array:  # fmt: skip
+    ) -> Array:
         """The next samples, shaped like `values`."""
         values = np.zeros(values.shape, np.int32)
-        _run(values, out, linear, centre, unit, levels, tables, True, self._words, self._coder,
-             np.empty((0, 2), np.uint32))  # fmt: skip
+        _run(
+            values,
+            out,
+            linear,
+            centre,
+            unit,
+            levels,
+            tables,
+            True,
+            self._words,
+            self._coder,
+            np.empty((0, 2), np.uint32),
+        )
         self._check_end()
         return values
 
@@ -103,12 +137,34 @@ class MixtureDecoder:
 
 
 def _run(
-    values: Array, out: Array, linear: Array, centre: Array, unit: Array, levels: int, tables: tuple[Array, Array],
-    decoding: bool, words: Array, coder: Array, intervals: Array,
-) -> None:  # fmt: skip
+    values: Array,
+    out: Array,
+    linear: Array,
+    centre: Array,
+    unit: Array,
+    levels: int,
+    tables: tuple[Array, Array],
+    decoding: bool,
+    words: Array,
+    coder: Array,
+    intervals: Array,
+) -> None:
     t = logistic_tables()
     components = len(out) // (3 * len(values))
     code_samples(
-        values, out, linear, centre, unit, levels, components, *tables, t.values, t.inverses, t.weights,
-        decoding, words, coder, intervals,
-    )  # fmt: skip
+        values,
+        out,
+        linear,
+        centre,
+        unit,
+        levels,
+        components,
+        *tables,
+        t.values,
+        t.inverses,
+        t.weights,
+        decoding,
+        words,
+        coder,
+        intervals,
+    )

@@ -43,8 +43,11 @@ class Bd:
 def bd(anchor: Iterable[Pair], test: Iterable[Pair], *, min_points: int = MIN_POINTS) -> Bd:
     """Figures of `test` against `anchor`; min_points: of a curve, two or more. Below four PCHIP interpolates."""
     sides = {name: rising(pairs) for name, pairs in (("anchor", anchor), ("test", test))}
-    notes = [f"{name}: {left} of {len(curve) + left} points cost more for no more quality, left out"
-             for name, (curve, left) in sides.items() if left]  # fmt: skip
+    notes = [
+        f"{name}: {left} of {len(curve) + left} points cost more for no more quality, left out"
+        for name, (curve, left) in sides.items()
+        if left
+    ]
     a, t = (np.array(curve).reshape(-1, 2) for curve, _ in sides.values())
     points = len(a), len(t)
     if short := [f"{name} has {n}" for name, n in zip(sides, points, strict=True) if n < min_points]:

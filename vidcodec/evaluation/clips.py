@@ -92,9 +92,15 @@ def _write(sequence: Sequence, choice: FrameChoice, path: Path) -> ClipInfo:
         notes = [*reader.notes, *notes]
     rate = format.frame_rate
     return ClipInfo(
-        name=sequence.name, digest=digest.hexdigest()[:32], source=f"{SOURCES}/{path.name}", width=format.width,
-        height=format.height, frames=writer.frames_written, fps=None if rate is None else float(rate), notes=notes,
-    )  # fmt: skip
+        name=sequence.name,
+        digest=digest.hexdigest()[:32],
+        source=f"{SOURCES}/{path.name}",
+        width=format.width,
+        height=format.height,
+        frames=writer.frames_written,
+        fps=None if rate is None else float(rate),
+        notes=notes,
+    )
 
 
 def _eight_bits(frames: Iterable[Frame], format: VideoFormat) -> Iterator[Frame]:

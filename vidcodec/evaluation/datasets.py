@@ -24,10 +24,28 @@ from vidcodec.errors import InputError
 
 VIDEO_SUFFIXES = frozenset(
     {
-        ".264", ".265", ".avi", ".h264", ".h265", ".hevc", ".ivf", ".m2ts", ".m4v", ".mjpeg", ".mkv", ".mov", ".mp4",
-        ".mpeg", ".mpg", ".mts", ".obu", ".ts", ".webm", ".y4m",
+        ".264",
+        ".265",
+        ".avi",
+        ".h264",
+        ".h265",
+        ".hevc",
+        ".ivf",
+        ".m2ts",
+        ".m4v",
+        ".mjpeg",
+        ".mkv",
+        ".mov",
+        ".mp4",
+        ".mpeg",
+        ".mpg",
+        ".mts",
+        ".obu",
+        ".ts",
+        ".webm",
+        ".y4m",
     }
-)  # fmt: skip
+)
 PICTURE_SUFFIXES = frozenset({".bmp", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"})
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*", re.ASCII)
@@ -172,9 +190,7 @@ def find(name: str) -> list[Entry]:
     chosen = [entry for entry in entries if entry.name == sequence]
     if not chosen:
         hint = _guess(sequence, [entry.name for entry in entries])
-        raise InputError(
-            f"{set_name} has no sequence {sequence!r}{hint} (vidcodec fetch --list {set_name} shows them)"
-        )
+        raise InputError(f"{set_name} has no sequence {sequence!r}{hint} (vidcodec fetch --list {set_name} shows them)")
     return chosen
 
 

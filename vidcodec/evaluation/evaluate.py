@@ -1,10 +1,10 @@
 """Sequences x codecs x rate points, start to end.
 
-    clips       words to sampled frames, written once without loss
-    codecs      checked before any work
-    points      measured, or found where an earlier run left them
-    compare     Bjontegaard figures against the anchor
-    write       results.json, results.csv
+clips       words to sampled frames, written once without loss
+codecs      checked before any work
+points      measured, or found where an earlier run left them
+compare     Bjontegaard figures against the anchor
+write       results.json, results.csv
 """
 
 from __future__ import annotations
@@ -84,10 +84,16 @@ def evaluate(
         measured, failures = Runner(store, jobs=r.jobs, threads=r.threads, report=report).run(tasks)
         points, notes = _with_measured_elsewhere(r, clips, measured)
         results = Results(
-            provenance=provenance(r.command), sampling=r.choice.to_dict(), anchor=anchor, clips=clips, codecs=infos,
-            points=points, comparisons=bdrate.compare(points, anchor, r.metric) if anchor else [],
-            failures=failures, notes=notes,
-        )  # fmt: skip
+            provenance=provenance(r.command),
+            sampling=r.choice.to_dict(),
+            anchor=anchor,
+            clips=clips,
+            codecs=infos,
+            points=points,
+            comparisons=bdrate.compare(points, anchor, r.metric) if anchor else [],
+            failures=failures,
+            notes=notes,
+        )
         results.write(r.folder)
     return results
 

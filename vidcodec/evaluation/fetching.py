@@ -1,9 +1,9 @@
 """Downloads of test sequences over HTTP: resumed where they stopped, checked, complete or not there.
 
-    FILE.part            what has come so far
-    FILE.part.json       the address it comes from, its size, and the server's name for that version of it (RFC 9110:
-                         ETag or Last-Modified): a later run goes on only if the server still has the same
-    FILE, FILE.sha256    after everything was checked
+FILE.part            what has come so far
+FILE.part.json       the address it comes from, its size, and the server's name for that version of it (RFC 9110:
+                     ETag or Last-Modified): a later run goes on only if the server still has the same
+FILE, FILE.sha256    after everything was checked
 """
 
 from __future__ import annotations
@@ -263,9 +263,13 @@ def _opener() -> urllib.request.OpenerDirector:
     """http and https through the usual proxies, and nothing else: no files, no FTP, no data addresses."""
     opener = urllib.request.OpenerDirector()
     for handler in (
-        urllib.request.ProxyHandler, urllib.request.HTTPHandler, urllib.request.HTTPSHandler, _Redirects,
-        urllib.request.HTTPErrorProcessor, urllib.request.HTTPDefaultErrorHandler,
-    ):  # fmt: skip
+        urllib.request.ProxyHandler,
+        urllib.request.HTTPHandler,
+        urllib.request.HTTPSHandler,
+        _Redirects,
+        urllib.request.HTTPErrorProcessor,
+        urllib.request.HTTPDefaultErrorHandler,
+    ):
         opener.add_handler(handler())
     return opener
 

@@ -26,8 +26,12 @@ CODE = ("adapt", "bitstream", "codec", "entropy", "models", "quantize", "video")
 # The rate point is a quality, and all codecs get the same frames.
 NOT_OPTIONS = ("sampling", "quality", "target_psnr", "target_bpp", "target_size", "work")
 CHOICES: dict[str, tuple[str, ...]] = {
-    "preset": tuple(PRESETS), "adapt": ADAPT, "update_prior": UPDATE_PRIORS, "refine": REFINE, "quantizer": QUANTIZERS,
-}  # fmt: skip
+    "preset": tuple(PRESETS),
+    "adapt": ADAPT,
+    "update_prior": UPDATE_PRIORS,
+    "refine": REFINE,
+    "quantizer": QUANTIZERS,
+}
 
 
 class VdcCodec(Codec):
@@ -49,10 +53,15 @@ class VdcCodec(Codec):
         with BitstreamReader(path, strict=True) as reader:
             payloads = [len(f.z) + len(f.y) for f in reader.frames()]
         details = {
-            "chosen": r.chosen, "update_bytes": r.update_size, "y_bytes": round(r.y_size), "z_bytes": round(r.z_size),
-            "rest_bytes": r.size - r.update_size - sum(payloads), "curve": r.curve, "costs": r.costs,
+            "chosen": r.chosen,
+            "update_bytes": r.update_size,
+            "y_bytes": round(r.y_size),
+            "z_bytes": round(r.z_size),
+            "rest_bytes": r.size - r.update_size - sum(payloads),
+            "curve": r.curve,
+            "costs": r.costs,
             "stage_seconds": r.seconds,
-        }  # fmt: skip
+        }
         return Encoded([path], r.size, [8 * size for size in payloads], details, list(r.notes))
 
     def decode(self, files: list[Path], format: VideoFormat) -> Iterator[Frame]:
@@ -90,8 +99,13 @@ class Vidcodec(VdcCodec):
                 raise InputError(f"vidcodec has no option {word!r} here: there are {known}; qualities go to rates=")
             values[name] = read_value(f"vidcodec:{word}", text, kinds[name], CHOICES.get(name, ()))
         default = EncodeOptions()
-        codec = cls(tuple((f.name, values[f.name]) for f in fields(EncodeOptions) if f.name in values
-                          and values[f.name] != getattr(default, f.name)))  # fmt: skip
+        codec = cls(
+            tuple(
+                (f.name, values[f.name])
+                for f in fields(EncodeOptions)
+                if f.name in values and values[f.name] != getattr(default, f.name)
+            )
+        )
         codec.encode_options(50)
         return codec
 
@@ -112,9 +126,11 @@ class Vidcodec(VdcCodec):
     def settings(self) -> dict[str, Any]:
         return {
             **{k: v for k, v in self.options().items() if k not in ("weights", "device")},
-            "weights": digest_of(self._checkpoint()), "vidcodec": vidcodec.__version__, "code": code_digest(),
+            "weights": digest_of(self._checkpoint()),
+            "vidcodec": vidcodec.__version__,
+            "code": code_digest(),
             "torch": version("torch"),
-        }  # fmt: skip
+        }
 
     def check(self) -> None:
         if not (path := self._checkpoint()).is_file():
@@ -163,9 +179,12 @@ class CompressAI(VdcCodec):
     def encode_options(self, rate_point: float) -> EncodeOptions:
         quality = int(rate_point)
         return EncodeOptions(
-            sampling=Sampling(fps=None), adapt="none", model=f"compressai:{self.architecture}:{quality}",
-            weights=self._weights(quality), device="cpu",
-        )  # fmt: skip
+            sampling=Sampling(fps=None),
+            adapt="none",
+            model=f"compressai:{self.architecture}:{quality}",
+            weights=self._weights(quality),
+            device="cpu",
+        )
 
     def weights_of(self, file: Path) -> Path | None:
         with BitstreamReader(file) as reader:
@@ -175,9 +194,12 @@ class CompressAI(VdcCodec):
         files = {q: self._weights(q) for q in range(int(self.lowest), int(self.highest) + 1)}
         digests = {q: digest_of(file) for q, file in files.items() if file is not None and file.is_file()}
         return {
-            "architecture": self.architecture, "weights": digests or "pretrained", "compressai": version("compressai"),
-            "code": code_digest(), "torch": version("torch"),
-        }  # fmt: skip
+            "architecture": self.architecture,
+            "weights": digests or "pretrained",
+            "compressai": version("compressai"),
+            "code": code_digest(),
+            "torch": version("torch"),
+        }
 
     def check(self) -> None:
         from vidcodec.models.compressai_models import parse_name

@@ -183,8 +183,10 @@ class Png(PictureCodec):
     label, suffix = "PNG", ".png"
 
     SAVES: ClassVar[tuple[dict[str, Any], ...]] = (
-        {"optimize": True}, {"compress_level": 9, "compress_type": 0}, {"compress_level": 9, "compress_type": 1},
-    )  # fmt: skip
+        {"optimize": True},
+        {"compress_level": 9, "compress_type": 0},
+        {"compress_level": 9, "compress_type": 1},
+    )
 
     def settings(self) -> dict[str, Any]:
         zlib = import_module("PIL.features").version("zlib") if _pillow() else None
@@ -213,8 +215,11 @@ class WebpLossless(PictureCodec):
 
     def settings(self) -> dict[str, Any]:
         self.check()
-        return {"pillow": _pillow().__version__, "libwebp": import_module("PIL.features").version("webp"),
-                **self.OPTIONS}  # fmt: skip
+        return {
+            "pillow": _pillow().__version__,
+            "libwebp": import_module("PIL.features").version("webp"),
+            **self.OPTIONS,
+        }
 
     def check(self) -> None:
         _pillow()
@@ -265,8 +270,17 @@ class JpegXl(PictureCodec):
     def command(self, source: Path | str, target: Path | str, depth: int = 8) -> list[str]:
         """How `cjxl` is called."""
         stored = [] if depth == 8 else [f"--override_bitdepth={depth}"]
-        return ["cjxl", str(source), str(target), "--distance=0", f"--effort={self.effort}", "--num_threads=0",
-                "--container=0", "--quiet", *stored]  # fmt: skip
+        return [
+            "cjxl",
+            str(source),
+            str(target),
+            "--distance=0",
+            f"--effort={self.effort}",
+            "--num_threads=0",
+            "--container=0",
+            "--quiet",
+            *stored,
+        ]
 
     def write(self, samples: np.ndarray, depth: int, path: Path) -> None:
         raw = path.with_suffix(".ppm" if samples.ndim == 3 else ".pgm")
@@ -343,8 +357,13 @@ class Ffv1(VideoCodec):
     def options(self, shape: tuple[int, int], context: int) -> dict[str, str]:
         """FFmpeg's, for pictures of (height, width)."""
         single = shape[0] <= self.CIF[0] and shape[1] <= self.CIF[1]
-        return {"level": "3", "coder": "range_tab", "context": str(context), "slices": "1" if single else "4",
-                "slicecrc": "0"}  # fmt: skip
+        return {
+            "level": "3",
+            "coder": "range_tab",
+            "context": str(context),
+            "slices": "1" if single else "4",
+            "slicecrc": "0",
+        }
 
     def encode(self, pictures: Pictures, folder: Path) -> list[Path]:
         tries = [folder / f"context-{context}.nut" for context in (0, 1)]
@@ -362,8 +381,13 @@ class Ffv1(VideoCodec):
                 stream.width, stream.height, stream.pix_fmt = width, height, pixels
                 stream.codec_context.thread_count, stream.codec_context.gop_size = 1, 1
                 for number, planes in enumerate(pictures.planes):
-                    container.mux(stream.encode(_packed(planes, number) if pixels == "bgr0" else
-                                                _planar(planes, pixels, pictures.depth, number)))  # fmt: skip
+                    container.mux(
+                        stream.encode(
+                            _packed(planes, number)
+                            if pixels == "bgr0"
+                            else _planar(planes, pixels, pictures.depth, number)
+                        )
+                    )
                 container.mux(stream.encode(None))
         except (av.error.FFmpegError, ValueError) as error:
             raise self._refused(pictures, error) from error

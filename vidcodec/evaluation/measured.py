@@ -47,9 +47,11 @@ class MeasuredPoints:
     def check(self) -> None:
         """Raise InputError when the file cannot be used, or knows no such codec."""
         found = self._read()
-        names = {c["label"] for c in found["codecs"]} if _is_results(found) else {
-            name for entry in found.values() for name in entry["codecs"]
-        }  # fmt: skip
+        names = (
+            {c["label"] for c in found["codecs"]}
+            if _is_results(found)
+            else {name for entry in found.values() for name in entry["codecs"]}
+        )
         if self.name not in names:
             raise InputError(f"{self.path} has no points of {self.name!r}: it has {', '.join(sorted(names))}")
 
@@ -82,9 +84,16 @@ class MeasuredPoints:
         except (KeyError, TypeError, ValueError) as error:
             raise InputError(f"{self.path}: a point of {self.name} without a usable {error}") from error
         return Point(
-            key=key, clip=clip.name, codec=self.label, rate_point=rate_point, bytes=size, file_bytes=size,
-            bpp=8 * size / clip.pixels, quality=dict(quality), notes=[f"measured elsewhere: {self.path.name}"],
-        )  # fmt: skip
+            key=key,
+            clip=clip.name,
+            codec=self.label,
+            rate_point=rate_point,
+            bytes=size,
+            file_bytes=size,
+            bpp=8 * size / clip.pixels,
+            quality=dict(quality),
+            notes=[f"measured elsewhere: {self.path.name}"],
+        )
 
     def _read(self) -> dict[str, Any]:
         try:

@@ -11,9 +11,13 @@ from vidcodec.evaluation.results import Results
 from vidcodec.files import write_whole
 
 AXES = {
-    "psnr_yuv": "PSNR-YUV 6:1:1 (dB)", "psnr_y": "PSNR-Y (dB)", "psnr_rgb": "PSNR-RGB (dB)",
-    "ms_ssim_y": "MS-SSIM-Y", "ssim_y": "SSIM-Y", "xpsnr_y": "XPSNR-Y (dB)",
-}  # fmt: skip
+    "psnr_yuv": "PSNR-YUV 6:1:1 (dB)",
+    "psnr_y": "PSNR-Y (dB)",
+    "psnr_rgb": "PSNR-RGB (dB)",
+    "ms_ssim_y": "MS-SSIM-Y",
+    "ssim_y": "SSIM-Y",
+    "xpsnr_y": "XPSNR-Y (dB)",
+}
 SUFFIXES = (".png", ".svg")
 OURS = ("vidcodec",)
 MARKERS = "os^Dvp*hX"

@@ -18,9 +18,15 @@ LIBRARIES = ("av", "torch", "numpy", "compressai", "opencv-python-headless", "sc
 def provenance(command: str) -> Provenance:
     """Of this process, now."""
     return Provenance(
-        command=command, vidcodec=vidcodec.__version__, commit=commit(), date=now(), cpu=cpu_model(), cores=cores(),
-        python=platform.python_version(), libraries=_libraries(),
-    )  # fmt: skip
+        command=command,
+        vidcodec=vidcodec.__version__,
+        commit=commit(),
+        date=now(),
+        cpu=cpu_model(),
+        cores=cores(),
+        python=platform.python_version(),
+        libraries=_libraries(),
+    )
 
 
 def now() -> str:

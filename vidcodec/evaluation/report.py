@@ -108,11 +108,16 @@ def _pictures_section(results: Results, found: list[SideBySide]) -> Section | No
     if not found:
         return None
     return section(
-        "pictures", "Pictures", "See for yourself",
-        tag("p", "Frames from files of about the same size. Drag the handle, or focus it and use the arrow keys. The "
-            "pictures are stored losslessly, as decoded."),
+        "pictures",
+        "Pictures",
+        "See for yourself",
+        tag(
+            "p",
+            "Frames from files of about the same size. Drag the handle, or focus it and use the arrow keys. The "
+            "pictures are stored losslessly, as decoded.",
+        ),
         [_slider(results, comparison, number) for number, comparison in enumerate(found)],
-    )  # fmt: skip
+    )
 
 
 def _slider(results: Results, comparison: SideBySide, number: int) -> Markup:
@@ -125,30 +130,45 @@ def _slider(results: Results, comparison: SideBySide, number: int) -> Markup:
     shown = {(0, sides[-2][0]): "over", (0, sides[-1][0]): "under"}
     images = [
         tag(
-            "img", src=getattr(shot, side), alt=f"{clip.name}, frame {shot.frame}, {name}", data_frame=k,
-            data_side=side, class_=shown.get((k, side), "off"), width=width, height=height, decoding="sync",
+            "img",
+            src=getattr(shot, side),
+            alt=f"{clip.name}, frame {shot.frame}, {name}",
+            data_frame=k,
+            data_side=side,
+            class_=shown.get((k, side), "off"),
+            width=width,
+            height=height,
+            decoding="sync",
         )
         for k, shot in enumerate(comparison.shots)
         for side, name in sides
-    ]  # fmt: skip
+    ]
     stage = tag(
-        "div", images, tag("b", sides[-2][1], class_="badge left"), tag("b", sides[-1][1], class_="badge right"),
+        "div",
+        images,
+        tag("b", sides[-2][1], class_="badge left"),
+        tag("b", sides[-1][1], class_="badge right"),
         tag("i", class_="divider"),
         tag("input", type="range", min=0, max=100, step=0.5, value=50, aria_label=f"{clip.name}: where pictures meet"),
-        class_="stage", style=f"aspect-ratio:{width}/{height};max-width:{max(2 * width, 560)}px",
-    )  # fmt: skip
+        class_="stage",
+        style=f"aspect-ratio:{width}/{height};max-width:{max(2 * width, 560)}px",
+    )
     frames = [
         tag("button", f"frame {shot.frame}", type="button", data_frame=k, aria_pressed="true" if k == 0 else "false")
         for k, shot in enumerate(comparison.shots)
     ]
     menus = [
         tag(
-            "label", f"{place} ",
-            tag("select", [tag("option", name, value=side, selected=side == chosen) for side, name in sides],
-                data_place=place),
+            "label",
+            f"{place} ",
+            tag(
+                "select",
+                [tag("option", name, value=side, selected=side == chosen) for side, name in sides],
+                data_place=place,
+            ),
         )
         for place, chosen in (("left", sides[-2][0]), ("right", sides[-1][0]))
-    ]  # fmt: skip
+    ]
     notes = [
         tag("p", _told(results, shot, points), data_frame=k, hidden=k > 0) for k, shot in enumerate(comparison.shots)
     ]
@@ -181,14 +201,17 @@ def _method_section(results: Results) -> Section:
     taken = "every frame of a clip" if fps == "source" else f"{fps} frames a second"
     facts = [
         ("frames", f"{taken}{f', at most {most}' if most else ''}; the same ones for every codec, 8-bit 4:2:0"),
-        ("rates", "bytes of coded packets with their parameter sets for conventional video codecs, whole files for "
-                  "vidcodec and picture codecs"),
+        (
+            "rates",
+            "bytes of coded packets with their parameter sets for conventional video codecs, whole files for "
+            "vidcodec and picture codecs",
+        ),
         ("quality", "squared errors averaged over all frames, then the logarithm; on frames decoded from the files"),
         ("version", f"vidcodec {who.vidcodec}{f', commit {who.commit}' if who.commit else ''}"),
         ("date", who.date),
         ("machine", f"{who.cpu}, {count(who.cores, 'core')}"),
         ("software", ", ".join([f"Python {who.python}", *(f"{k} {v}" for k, v in who.libraries.items())])),
-    ]  # fmt: skip
+    ]
     by = {" ".join(filter(None, (p.measured.get("vidcodec"), p.measured.get("commit")))) for p in results.points}
     if others := sorted(by - {"", f"{who.vidcodec} {who.commit}".strip()}):
         facts.append(("earlier runs", f"some points were measured by vidcodec {', '.join(others)}"))

@@ -81,8 +81,10 @@ def chart(title: str, lines: Sequence[Line], x: Axis, y: Axis, *, markers: bool 
         tag("text", x.label, class_="axis", x=(LEFT + WIDTH - RIGHT) / 2, y=HEIGHT - 8),
         tag("text", y.label, class_="axis top", x=4, y=14),
         [_line(line, to_x, to_y, markers) for line in drawn],
-        viewBox=f"0 0 {WIDTH} {HEIGHT}", role="img", class_="chart",
-    )  # fmt: skip
+        viewBox=f"0 0 {WIDTH} {HEIGHT}",
+        role="img",
+        class_="chart",
+    )
 
 
 def marker(style: int, x: float = 0.0, y: float = 0.0, **attributes: str | None) -> Markup:
@@ -97,9 +99,14 @@ def swatch(style: int, *, strong: bool = False) -> Markup:
     weight = "line strong" if strong else "line"
     return tag(
         "svg",
-        tag("path", d="M1 7h26", class_=f"{weight} s{style}"), marker(style, 14, 7),
-        viewBox="0 0 28 14", width=28, height=14, class_="swatch", aria_hidden="true",
-    )  # fmt: skip
+        tag("path", d="M1 7h26", class_=f"{weight} s{style}"),
+        marker(style, 14, 7),
+        viewBox="0 0 28 14",
+        width=28,
+        height=14,
+        class_="swatch",
+        aria_hidden="true",
+    )
 
 
 def _line(line: Line, to_x: Callable[[float], float], to_y: Callable[[float], float], markers: bool) -> Markup:
@@ -108,11 +115,16 @@ def _line(line: Line, to_x: Callable[[float], float], to_y: Callable[[float], fl
     weight = "line strong" if line.strong else "line"
     dots = [
         marker(
-            line.style, x, y, data_x=str(_n(x)), data_y=str(_n(y)), data_told="\n".join((line.name, *mark.told)),
+            line.style,
+            x,
+            y,
+            data_x=str(_n(x)),
+            data_y=str(_n(y)),
+            data_told="\n".join((line.name, *mark.told)),
             opacity=None if markers else "0",
         )
         for mark, (x, y) in zip(line.marks, places, strict=True)
-    ]  # fmt: skip
+    ]
     return tag("g", tag("path", d=path, class_=f"{weight} s{line.style}"), dots, class_="series", data_name=line.name)
 
 

@@ -37,12 +37,17 @@ def curves_section(results: Results, styles: dict[str, int]) -> Section:
             tag("figure", tag("h3", clip.name, tag("small", said)), charts, _points_table(results, clip, metrics))
         )
     return section(
-        "curves", "Curves", "Size against quality",
-        tag("p", "Up and left is better. A step to the right is the same factor in size everywhere. Point at a mark "
-            "for its figures; untick a codec to hide it."),
+        "curves",
+        "Curves",
+        "Size against quality",
+        tag(
+            "p",
+            "Up and left is better. A step to the right is the same factor in size everywhere. Point at a mark "
+            "for its figures; untick a codec to hide it.",
+        ),
         _legend(results, styles, switches=True),
         tag("div", figures, class_="grid2"),
-    )  # fmt: skip
+    )
 
 
 def _rd_chart(results: Results, styles: dict[str, int], clip: ClipInfo, key: str) -> Markup | None:
@@ -89,13 +94,16 @@ def _points_table(results: Results, clip: ClipInfo, metrics: Sequence[str]) -> M
     head = ["codec", "rate point", "bytes", "bpp", *(METRICS[key].name for key in metrics)]
     rows = [
         tag(
-            "tr", tag("th", point.codec, scope="row"), tag("td", rate_point(results, point)),
-            tag("td", f"{point.bytes:,}"), tag("td", f"{point.bpp:.4f}"),
+            "tr",
+            tag("th", point.codec, scope="row"),
+            tag("td", rate_point(results, point)),
+            tag("td", f"{point.bytes:,}"),
+            tag("td", f"{point.bpp:.4f}"),
             [tag("td", _figure(key, point).removeprefix(METRICS[key].name + " ")) for key in metrics],
         )
         for codec in results.codecs
         for point in results.curve(clip.name, codec.label)
-    ]  # fmt: skip
+    ]
     table = tag(
         "table", tag("thead", tag("tr", [tag("th", h, scope="col") for h in head])), tag("tbody", rows), class_="plain"
     )
@@ -182,19 +190,23 @@ def _composition(results: Results, clip: ClipInfo) -> Markup | None:
     for point in points:
         pieces = [
             tag(
-                "i", class_=f"part p{number}", style=f"width:{100 * point.details[key] / largest:.2f}%",
+                "i",
+                class_=f"part p{number}",
+                style=f"width:{100 * point.details[key] / largest:.2f}%",
                 title=f"{name}: {point.details[key]:,} bytes",
             )
             for number, (key, name) in enumerate(PARTS.items())
-        ]  # fmt: skip
+        ]
         told = ", ".join(f"{name} {point.details[key]:,} bytes" for key, name in PARTS.items())
         rows.append(
             tag(
-                "div", tag("span", rate_point(results, point), class_="who"),
+                "div",
+                tag("span", rate_point(results, point), class_="who"),
                 tag("span", pieces, class_="stack", role="img", aria_label=told),
-                tag("span", size(sum(point.details[key] for key in PARTS)), class_="value"), class_="row tall short",
+                tag("span", size(sum(point.details[key] for key in PARTS)), class_="value"),
+                class_="row tall short",
             )
-        )  # fmt: skip
+        )
     names = [tag("span", tag("i", class_=f"part p{n}"), name) for n, name in enumerate(PARTS.values())]
     heading = tag("h4", clip.name, tag("small", main))
     return tag("figure", heading, tag("div", rows, class_="bars"), tag("div", names, class_="legend"))
@@ -212,13 +224,15 @@ def _tensor_bits(results: Results, clip: ClipInfo) -> Markup | None:
     largest = max(value for _, value in shown) or 1
     rows = [
         tag(
-            "div", tag("span", name, class_="who"),
+            "div",
+            tag("span", name, class_="who"),
             tag("span", tag("i", class_="part p0", style=f"width:{100 * value / largest:.2f}%"), class_="stack"),
-            tag("span", f"{value / 8:,.0f} B", class_="value"), class_="row tall",
+            tag("span", f"{value / 8:,.0f} B", class_="value"),
+            class_="row tall",
         )
         for name, value in shown
         if value
-    ]  # fmt: skip
+    ]
     said = tag("small", f"{point.codec}, {rate_point(results, point)}: {size(sum(v for _, v in bits) / 8)} in all")
     return tag("figure", tag("h4", clip.name, said), tag("div", rows, class_="bars"))
 
@@ -259,20 +273,28 @@ def cost_section(results: Results, styles: dict[str, int]) -> Section | None:
         memory = [[m for p in points if (m := getattr(p, f"{what}_memory"))] for what in ("encode", "decode")]
         threads = sorted({str(p.threads) for p in points if p.threads})
         cells = [
-            ("encoding", _seconds(encode)), ("decoding", _seconds(decode)),
-            ("memory to encode", _memory(memory[0])), ("memory to decode", _memory(memory[1])),
+            ("encoding", _seconds(encode)),
+            ("decoding", _seconds(decode)),
+            ("memory to encode", _memory(memory[0])),
+            ("memory to decode", _memory(memory[1])),
             ("threads", ", ".join(threads) or "N/A"),
-        ]  # fmt: skip
+        ]
         label = tag("th", swatch(styles[codec.label]), codec.label, scope="row")
         rows.append(tag("tr", label, [tag("td", text, data_label=name) for name, text in cells]))
     if not rows:
         return None
     head = ["codec", "encoding", "decoding", "memory to encode", "memory to decode", "threads"]
     table = tag(
-        "table", tag("caption", "Time of a frame: the median file, and the range. Memory: the largest file's process, "
-                     "interpreter and libraries included."),
-        tag("thead", tag("tr", [tag("th", name, scope="col") for name in head])), tag("tbody", rows), class_="cards",
-    )  # fmt: skip
+        "table",
+        tag(
+            "caption",
+            "Time of a frame: the median file, and the range. Memory: the largest file's process, "
+            "interpreter and libraries included.",
+        ),
+        tag("thead", tag("tr", [tag("th", name, scope="col") for name in head])),
+        tag("tbody", rows),
+        class_="cards",
+    )
     return section("cost", "Time", "Time and memory", table)
 
 
@@ -291,5 +313,3 @@ def _time(seconds: float) -> str:
 
 def _memory(values: list[int]) -> str:
     return f"{max(values) / 1e6:,.0f} MB" if values else "N/A"
-
-

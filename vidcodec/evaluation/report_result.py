@@ -33,9 +33,7 @@ _FINE_FACTORS = (0.8, 0.9, 1, 1.1, 1.25, 1.5)
 
 def result_section(results: Results, styles: dict[str, int]) -> Section:
     """Distances between the curves, and a glossary."""
-    return section(
-        "result", "Result", "The result", _verdict(results), _distances(results, styles), _glossary(results)
-    )
+    return section("result", "Result", "The result", _verdict(results), _distances(results, styles), _glossary(results))
 
 
 def _verdict(results: Results) -> Markup | None:
@@ -88,20 +86,22 @@ def _glossary(results: Results) -> Markup:
             "BD-rate",
             [
                 "The distance between two curves in one number: by how many per cent the files of a codec are larger "
-                "(+) or smaller (−) than those of ", tag("b", results.anchor or "the codec it is compared with"),
+                "(+) or smaller (−) than those of ",
+                tag("b", results.anchor or "the codec it is compared with"),
                 " at equal quality, averaged over the qualities both reach (Bjøntegaard's method). −20 % is the same "
                 "picture in a fifth fewer bits. N/A: the curves overlap too little to say.",
             ],
         ),
-    ]  # fmt: skip
+    ]
     entries = [tag("div", tag("dt", term), tag("dd", text)) for term, text in words]
     listed = [tag("div", tag("dt", name), tag("dd", text)) for name, text in codecs]
     return join(
         [
-            tag("h3", "Words on this page"), tag("dl", entries, class_="glossary"),
+            tag("h3", "Words on this page"),
+            tag("dl", entries, class_="glossary"),
             join([tag("h3", "The codecs"), tag("dl", listed, class_="terms")]) if listed else None,
         ]
-    )  # fmt: skip
+    )
 
 
 def _distances(results: Results, styles: dict[str, int]) -> Markup:
@@ -113,11 +113,9 @@ def _distances(results: Results, styles: dict[str, int]) -> Markup:
     dots = " The bar is the mean over clips, the dots are the clips." if len(results.clips) > 1 else ""
     said = f"File size for equal quality, in multiples of the size {results.anchor} needs: left is better.{dots}"
     blocks = [
-        tag(
-            "div", _bars(results, styles, key), _table(results, styles, key), data_metric=key, hidden=number > 0
-        )
+        tag("div", _bars(results, styles, key), _table(results, styles, key), data_metric=key, hidden=number > 0)
         for number, key in enumerate(metrics)
-    ]  # fmt: skip
+    ]
     return join([tag("p", said), _choice(metrics), blocks])
 
 

@@ -124,8 +124,12 @@ class Runner:
 
     def __init__(self, store: Store, *, jobs: int, threads: int, report: Report, every: float = 10.0) -> None:
         self.store, self.jobs, self.threads, self.report, self.every = store, jobs, threads, report, every
-        self.measured = {"date": provenance.now(), "cpu": provenance.cpu_model(), "vidcodec": vidcodec.__version__,
-                         "commit": provenance.commit()}  # fmt: skip
+        self.measured = {
+            "date": provenance.now(),
+            "cpu": provenance.cpu_model(),
+            "vidcodec": vidcodec.__version__,
+            "commit": provenance.commit(),
+        }
 
     def run(self, tasks: Sequence[Task]) -> tuple[list[Point], list[Failure]]:
         """Points in the order of the tasks, and what failed. After KeyboardInterrupt the finished ones are kept."""
@@ -183,18 +187,29 @@ class Runner:
         job, outcome = r.folder / f"{step}.json", r.folder / f"{step}-outcome.json"
         folder, task = self.store.folder, r.task
         Job(
-            step=step, spec=task.spec, rate_point=task.rate_point, source=str(folder / task.clip.source),
-            count=task.clip.frames, folder=str(r.coded), files=files, outcome=str(outcome), threads=self.threads,
-        ).write(job)  # fmt: skip
+            step=step,
+            spec=task.spec,
+            rate_point=task.rate_point,
+            source=str(folder / task.clip.source),
+            count=task.clip.frames,
+            folder=str(r.coded),
+            files=files,
+            outcome=str(outcome),
+            threads=self.threads,
+        ).write(job)
         threads = {name: str(self.threads) for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS")}
         root = str(Path(vidcodec.__file__).parents[1])
         path = os.pathsep.join([root, *filter(None, [os.environ.get("PYTHONPATH")])])
         with (r.folder / f"{step}.log").open("wb") as log:
             r.step = step
             r.process = subprocess.Popen(
-                [sys.executable, "-m", "vidcodec.evaluation.worker", str(job)], stdin=subprocess.PIPE, stdout=log,
-                stderr=log, env={**os.environ, **threads, "PYTHONPATH": path}, start_new_session=True,
-            )  # fmt: skip
+                [sys.executable, "-m", "vidcodec.evaluation.worker", str(job)],
+                stdin=subprocess.PIPE,
+                stdout=log,
+                stderr=log,
+                env={**os.environ, **threads, "PYTHONPATH": path},
+                start_new_session=True,
+            )
 
     def _advance(self, r: Running) -> Point | Failure | None:
         """After a step: the next one (None), or the end."""
@@ -219,14 +234,26 @@ class Runner:
     def _point(self, r: Running) -> Point:
         coded, shown, task = r.outcomes["encode"], r.outcomes["measure"], r.task
         return Point(
-            key=task.key, clip=task.clip.name, codec=task.codec, rate_point=task.rate_point,
-            bytes=coded["rate_bytes"], file_bytes=coded["file_bytes"], bpp=8 * coded["rate_bytes"] / task.clip.pixels,
-            quality=shown["quality"], files=[f"{CODED}/{task.key}/{name}" for name in coded["files"]],
-            frame_bits=coded["frame_bits"], frame_psnr=shown["frame_psnr"], encode_seconds=coded["seconds"],
-            decode_seconds=shown["seconds"], threads=self.threads, encode_memory=coded["memory"],
-            decode_memory=shown["memory"], details=coded["details"], notes=[*coded["notes"], *shown["notes"]],
+            key=task.key,
+            clip=task.clip.name,
+            codec=task.codec,
+            rate_point=task.rate_point,
+            bytes=coded["rate_bytes"],
+            file_bytes=coded["file_bytes"],
+            bpp=8 * coded["rate_bytes"] / task.clip.pixels,
+            quality=shown["quality"],
+            files=[f"{CODED}/{task.key}/{name}" for name in coded["files"]],
+            frame_bits=coded["frame_bits"],
+            frame_psnr=shown["frame_psnr"],
+            encode_seconds=coded["seconds"],
+            decode_seconds=shown["seconds"],
+            threads=self.threads,
+            encode_memory=coded["memory"],
+            decode_memory=shown["memory"],
+            details=coded["details"],
+            notes=[*coded["notes"], *shown["notes"]],
             measured={**self.measured, "date": provenance.now()},
-        )  # fmt: skip
+        )
 
 
 class Clock:

@@ -58,8 +58,13 @@ class PyavRival(VideoRival):
 
     def settings(self) -> dict[str, Any]:
         libavcodec = ".".join(map(str, av.library_versions["libavcodec"]))
-        return {"encoder": self.encoder, "pyav": av.__version__, "libavcodec": libavcodec, **self.options(),
-                "parameters at 0": self.parameters(0)}  # fmt: skip
+        return {
+            "encoder": self.encoder,
+            "pyav": av.__version__,
+            "libavcodec": libavcodec,
+            **self.options(),
+            "parameters at 0": self.parameters(0),
+        }
 
     def check(self) -> None:
         if self.encoder not in av.codecs_available:

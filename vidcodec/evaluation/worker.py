@@ -73,11 +73,15 @@ def encode(job: Job, codec: Codec, source: Source) -> dict[str, Any]:
     seconds = time.perf_counter() - start
     memory = peak_memory()
     return {
-        "files": [file.name for file in encoded.files], "rate_bytes": encoded.rate_bytes,
-        "file_bytes": sum(file.stat().st_size for file in encoded.files), "frame_bits": encoded.frame_bits,
-        "details": plain({**encoded.details, **codec.inspect(encoded.files)}), "notes": encoded.notes,
-        "seconds": seconds, "memory": memory,
-    }  # fmt: skip
+        "files": [file.name for file in encoded.files],
+        "rate_bytes": encoded.rate_bytes,
+        "file_bytes": sum(file.stat().st_size for file in encoded.files),
+        "frame_bits": encoded.frame_bits,
+        "details": plain({**encoded.details, **codec.inspect(encoded.files)}),
+        "notes": encoded.notes,
+        "seconds": seconds,
+        "memory": memory,
+    }
 
 
 def measure(job: Job, codec: Codec, source: Source) -> dict[str, Any]:
@@ -94,8 +98,13 @@ def measure(job: Job, codec: Codec, source: Source) -> dict[str, Any]:
         from vidcodec.evaluation.metrics import measure as compare  # its libraries are not the decoder's memory
 
         found = compare(source.frames(), frames, source.format)
-    return {"quality": found.quality, "frame_psnr": found.frame_psnr, "notes": found.notes,
-            "seconds": seconds, "memory": memory}  # fmt: skip
+    return {
+        "quality": found.quality,
+        "frame_psnr": found.frame_psnr,
+        "notes": found.notes,
+        "seconds": seconds,
+        "memory": memory,
+    }
 
 
 def peak_memory() -> int:

@@ -119,8 +119,15 @@ def read_checkpoint(kind: Format[Network], path: Path) -> tuple[Network, bytes]:
         state = {k: torch.from_numpy(v.astype(np.float32)) * 2.0 ** -exponents[k] for k, v in tensors.items()}
         network.load_state_dict(state)
     except (
-        SafetensorError, OSError, KeyError, ValueError, TypeError, RuntimeError, AttributeError, OverflowError
-    ) as e:  # fmt: skip
+        SafetensorError,
+        OSError,
+        KeyError,
+        ValueError,
+        TypeError,
+        RuntimeError,
+        AttributeError,
+        OverflowError,
+    ) as e:
         raise ModelMismatchError(f"{path} cannot be read as {kind.title}: {first_line(e)}") from e
     digest = kind.digest(network)
     if digest.hex() != metadata.get("digest"):

@@ -107,10 +107,7 @@ def neighbours(phase: int, reach: int) -> tuple[Offset, ...]:
     py, px = PHASES[phase]
     span = range(-5, 6)
     known = [
-        (y, x)
-        for y in span
-        for x in span
-        if y * y + x * x <= reach and ((py + y) % 2, (px + x) % 2) in KNOWN[phase]
+        (y, x) for y in span for x in span if y * y + x * x <= reach and ((py + y) % 2, (px + x) % 2) in KNOWN[phase]
     ]
     return tuple(sorted(known, key=lambda o: (o[0] ** 2 + o[1] ** 2, o)))
 
@@ -278,9 +275,11 @@ class Lossless(nn.Module):
         k, passes = c.mixtures, [f"{t}.{p}" for t in range(c.tiers) for p in range(3)]
         # Parameters that make the mixtures, for updates of nothing else.
         self.last_layer = tuple(
-            f"{plane}.{p}.{layer}." for plane, widths in (("luma", c.luma), ("chroma", c.chroma)) for p in passes
+            f"{plane}.{p}.{layer}."
+            for plane, widths in (("luma", c.luma), ("chroma", c.chroma))
+            for p in passes
             for layer in (f"layers.{len(widths)}", "linear")
-        )  # fmt: skip
+        )
         self.luma = nn.ModuleList(
             nn.ModuleList(PassNetwork(len(neighbours(p, LUMA_REACH[p])) + 4, c.luma, 3 * k, 1) for p in range(3))
             for _ in range(c.tiers)
@@ -392,9 +391,13 @@ def luma_inputs(cells: dict[Offset, Tensor], phase: int, levels: int) -> tuple[T
 
 
 def chroma_inputs(
-    u: dict[Offset, Tensor], v: dict[Offset, Tensor], guide: dict[Offset, Tensor], phase: int, levels: int,
+    u: dict[Offset, Tensor],
+    v: dict[Offset, Tensor],
+    guide: dict[Offset, Tensor],
+    phase: int,
+    levels: int,
     guide_levels: int,
-) -> tuple[Tensor, Seen, Seen]:  # fmt: skip
+) -> tuple[Tensor, Seen, Seen]:
     """Inputs (n, N) of a chroma pass, from padded phases; whole numbers in 2^-8."""
     offsets = neighbours(phase, CHROMA_REACH[phase])
     nearest = tuple(GUIDE.index(o) for o in offsets[:4])

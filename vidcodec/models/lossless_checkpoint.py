@@ -17,9 +17,11 @@ def lossless_digest(model: Lossless) -> bytes:
 
 
 LOSSLESS = Format(
-    "vidcodec-lossless-1", "a checkpoint of the lossless mode", lambda c: Lossless(LosslessConfig.from_dict(c)),
+    "vidcodec-lossless-1",
+    "a checkpoint of the lossless mode",
+    lambda c: Lossless(LosslessConfig.from_dict(c)),
     lossless_digest,
-)  # fmt: skip
+)
 
 
 def save_lossless(model: Lossless, path: Path, *, note: str = "") -> bytes:

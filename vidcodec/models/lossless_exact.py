@@ -51,9 +51,15 @@ class SampleCoder(Protocol):
     """`MixtureEncoder` or `MixtureDecoder`."""
 
     def code(
-        self, values: Array, out: Array, linear: Array, centre: Array, unit: Array, levels: int,
+        self,
+        values: Array,
+        out: Array,
+        linear: Array,
+        centre: Array,
+        unit: Array,
+        levels: int,
         tables: tuple[Array, Array],
-    ) -> Array: ...  # fmt: skip
+    ) -> Array: ...
 
 
 # ----------------------------------------------------------------------- what a pass sees
@@ -88,9 +94,17 @@ def measure(
 
 @compiled
 def scale_differences(
-    phases: Array, places: Array, centre: Array, unit: Array, reciprocals: Array, reciprocal_bits: int, limit: int,
-    first: int, rows: int, inputs: Array,
-) -> None:  # fmt: skip
+    phases: Array,
+    places: Array,
+    centre: Array,
+    unit: Array,
+    reciprocals: Array,
+    reciprocal_bits: int,
+    limit: int,
+    first: int,
+    rows: int,
+    inputs: Array,
+) -> None:
     """Inputs of rows first .. first + rows of the cells, within +-limit: float64 (n, rows * w), written.
 
     What is a constant elsewhere comes as an argument: machine code kept on disk knows of changes in this file only.
@@ -117,9 +131,14 @@ class View:
 
     @classmethod
     def of(
-        cls, x: Array, sites: tuple[Offset, ...], phase: int, offsets: tuple[Offset, ...], nearest: tuple[int, ...],
+        cls,
+        x: Array,
+        sites: tuple[Offset, ...],
+        phase: int,
+        offsets: tuple[Offset, ...],
+        nearest: tuple[int, ...],
         spread: int,
-    ) -> View:  # fmt: skip
+    ) -> View:
         """x: int32 (H, W), the plane at the scale; sites: its phases that are known."""
         first = torch.from_numpy(np.ascontiguousarray(x[::2, ::2]))[None]
         h, w = first.shape[-2:]
@@ -140,9 +159,17 @@ class View:
         """Scaled differences: float64 (n, rows * w)."""
         out = np.empty((len(self.places), rows * self.centre.shape[1]))
         scale_differences(
-            self.phases, self.places, self.centre, self.unit, TABLES[1], RECIPROCAL_BITS, INPUT_LIMIT << INPUT_BITS,
-            first, rows, out,
-        )  # fmt: skip
+            self.phases,
+            self.places,
+            self.centre,
+            self.unit,
+            TABLES[1],
+            RECIPROCAL_BITS,
+            INPUT_LIMIT << INPUT_BITS,
+            first,
+            rows,
+            out,
+        )
         return out
 
     def wide(self, side: int) -> Array:

@@ -88,15 +88,29 @@ class MspConfig:
 # Multiplications to decode: about 6, 15 and 39 thousand a pixel (scripts/measure_complexity.py).
 PROFILES = {
     "small": MspConfig(
-        widths=(48, 80, 128), blocks=(1, 1, 1), hyper=48, mean_features=64, scale_features=32,
-        pass_width=64, pass_known=32, scale_width=32, scale_known=32,
+        widths=(48, 80, 128),
+        blocks=(1, 1, 1),
+        hyper=48,
+        mean_features=64,
+        scale_features=32,
+        pass_width=64,
+        pass_known=32,
+        scale_width=32,
+        scale_known=32,
     ),
     "base": MspConfig(),
     "large": MspConfig(
-        widths=(128, 192, 320), blocks=(2, 3, 4), hyper=96, mean_features=160, scale_features=64,
-        pass_width=160, pass_known=96, scale_width=64, scale_known=64,
+        widths=(128, 192, 320),
+        blocks=(2, 3, 4),
+        hyper=96,
+        mean_features=160,
+        scale_features=64,
+        pass_width=160,
+        pass_known=96,
+        scale_width=64,
+        scale_known=64,
     ),
-}  # fmt: skip
+}
 
 
 class MspOutput(NamedTuple):

@@ -34,10 +34,13 @@ class Step(NamedTuple):
             return [Cell(slice(0, channels), (slice(None), slice(None)), self.grid)]
         size, s = channels // len(self.phases), self.stride
         return [
-            Cell(slice(g * size, g * size + size), (slice(i, None, 2), slice(j, None, 2)),
-                 (slice(i * s, None, 2 * s), slice(j * s, None, 2 * s)))
+            Cell(
+                slice(g * size, g * size + size),
+                (slice(i, None, 2), slice(j, None, 2)),
+                (slice(i * s, None, 2 * s), slice(j * s, None, 2 * s)),
+            )
             for g, (i, j) in enumerate(self.phases)
-        ]  # fmt: skip
+        ]
 
 
 FINE_PHASES = ((1, 1), (0, 1), (1, 0))

@@ -63,9 +63,7 @@ class FilterSelector:
     A message that cannot be used switches the filter off until the next one.
     """
 
-    def __init__(
-        self, profile: str, weights: Path | None, qp: float | None, warn: Callable[[str], None]
-    ) -> None:
+    def __init__(self, profile: str, weights: Path | None, qp: float | None, warn: Callable[[str], None]) -> None:
         self._weights, self._warn = weights, warn
         self._bases: dict[str, tuple[Filter, bytes]] = {}
         told = qp if qp is not None else DEFAULT_QP

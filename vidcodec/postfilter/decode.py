@@ -106,9 +106,14 @@ def filter_decode(
             "give --qp for another one"
         )
     return FilterDecodeResult(
-        str(output), filtered.frames, filtered.filtered, filtered.selector.messages, filtered.selector.failed, notes,
+        str(output),
+        filtered.frames,
+        filtered.filtered,
+        filtered.selector.messages,
+        filtered.selector.failed,
+        notes,
         filtered.warnings,
-    )  # fmt: skip
+    )
 
 
 def _write_container(
@@ -144,17 +149,19 @@ def _write_container(
             passed.close()
 
 
-def _write_y4m(
-    filtered: FilteredVideo, pictures: Iterator[av.VideoFrame], output: Path, notes: list[str]
-) -> None:
+def _write_y4m(filtered: FilteredVideo, pictures: Iterator[av.VideoFrame], output: Path, notes: list[str]) -> None:
     first = next(pictures, None)
     if first is None:
         raise InputError(f"{filtered.video.path}: no picture could be decoded: the file is damaged")
     rate = filtered.video.rate
     format = VideoFormat(
-        first.width, first.height, depth_of(first), ColourTags(full_range=first.color_range == 2),
-        time_base=filtered.video.time_base, frame_rate=Fraction(rate) if rate else None,
-    )  # fmt: skip
+        first.width,
+        first.height,
+        depth_of(first),
+        ColourTags(full_range=first.color_range == 2),
+        time_base=filtered.video.time_base,
+        frame_rate=Fraction(rate) if rate else None,
+    )
     with open_writer(output, format) as writer:
         picture: av.VideoFrame | None = first
         while picture is not None:

@@ -129,11 +129,19 @@ def filter_encode(
             embed(coded, output, [(s.pts, s.message(s.chosen)) for s in chosen], notes)
     video = adaptation.video
     return FilterEncodeResult(
-        output=str(output), codec=video.codec, frames=len(adaptation.times), width=video.width, height=video.height,
-        video_bytes=adaptation.video_bytes, message_bytes=sum(s.cost_bytes(s.chosen) for s in chosen),
-        file_bytes=output.stat().st_size, psnr=adaptation.psnr(), segments=[s.to_dict() for s in chosen],
-        notes=notes, seconds={k: round(v, 2) for k, v in seconds.items()},
-    )  # fmt: skip
+        output=str(output),
+        codec=video.codec,
+        frames=len(adaptation.times),
+        width=video.width,
+        height=video.height,
+        video_bytes=adaptation.video_bytes,
+        message_bytes=sum(s.cost_bytes(s.chosen) for s in chosen),
+        file_bytes=output.stat().st_size,
+        psnr=adaptation.psnr(),
+        segments=[s.to_dict() for s in chosen],
+        notes=notes,
+        seconds={k: round(v, 2) for k, v in seconds.items()},
+    )
 
 
 class timed:
@@ -176,7 +184,7 @@ def encode_source(source: Path, output: Path, o: FilterEncodeOptions, notes: lis
         try:
             stream: Any = out.container.add_stream(
                 ENCODERS[o.codec], rate=video.frame_rate or 25, options=encoder_options(o)
-            )  # fmt: skip
+            )
         except (ValueError, av.error.FFmpegError) as error:
             raise OutputError(f"FFmpeg has no {o.codec} here: choose another --codec") from error
         describe(stream, video)
@@ -276,23 +284,33 @@ class Segment:
 
     def to_dict(self) -> dict[str, Any]:
         return {
-            "start": self.start_ms / 1000, "frames": int(self.frames.sum()), "kept": self.chosen,
-            "filtered": {t: [p for p, on in zip("YUV", row, strict=True) if on]
-                         for t, row in zip("IPB", self.better(self.chosen), strict=True)},
+            "start": self.start_ms / 1000,
+            "frames": int(self.frames.sum()),
+            "kept": self.chosen,
+            "filtered": {
+                t: [p for p, on in zip("YUV", row, strict=True) if on]
+                for t, row in zip("IPB", self.better(self.chosen), strict=True)
+            },
             "qp": list(self.qp),
             "update_bytes": len(self.update) if self.chosen == "adapted" else 0,
             "message_bytes": self.cost_bytes(self.chosen),
-            "cost_bits": {c: round(self.cost(c), 1) for c in self.errors}, "curve": self.curve,
-        }  # fmt: skip
+            "cost_bits": {c: round(self.cost(c), 1) for c in self.errors},
+            "curve": self.curve,
+        }
 
 
 class Adaptation:
     """The passes over one coded video and its source."""
 
     def __init__(
-        self, video: CodedVideo, original: Path, base: Filter, digest: bytes, options: FilterEncodeOptions,
+        self,
+        video: CodedVideo,
+        original: Path,
+        base: Filter,
+        digest: bytes,
+        options: FilterEncodeOptions,
         report: Progress,
-    ) -> None:  # fmt: skip
+    ) -> None:
         self.video, self.original, self.base, self.o, self.report = video, original, base, options, report
         self.times, keys, self.video_bytes, _ = video.packets()
         if not self.times or not keys:
@@ -313,10 +331,14 @@ class Adaptation:
             picked: Any = first + rng.choice(count, min(count, samples), replace=False) if count else []
             self.segments.append(
                 Segment(
-                    start, int((start - self.times[0]) * video.time_base * 1000), 8.0 * self.video_bytes * count
-                    / len(self.times), options.profile, digest, {int(i) for i in picked},
+                    start,
+                    int((start - self.times[0]) * video.time_base * 1000),
+                    8.0 * self.video_bytes * count / len(self.times),
+                    options.profile,
+                    digest,
+                    {int(i) for i in picked},
                 )
-            )  # fmt: skip
+            )
 
     def pairs(self, stage: str) -> Iterator[tuple[int, Segment, int, np.ndarray, np.ndarray]]:
         """(index, segment, frame type, decoded planes, source planes) of every picture."""
@@ -362,9 +384,14 @@ class Adaptation:
             config = self.o.finetune
             if config is not None:
                 tuner = FilterFinetuner(
-                    self.base, segment.samples, self.depth, segment.qp, segment.bits, error,
+                    self.base,
+                    segment.samples,
+                    self.depth,
+                    segment.qp,
+                    segment.bits,
+                    error,
                     replace(config, max_seconds=config.max_seconds / len(self.segments)),
-                )  # fmt: skip
+                )
                 done = tuner.run(
                     lambda share, figures, n=number: self.report(  # type: ignore[misc]
                         "adapt", (n + share) / len(self.segments), figures

@@ -134,10 +134,13 @@ class FilterCrops:
         count = max(1, min(len(self.samples), CHECK_PIXELS // size))
         picked = (self.samples[i * len(self.samples) // count] for i in range(count))
         return [
-            (to_tensor(s.decoded, self.depth)[None], to_tensor(s.source, self.depth)[None],
-             torch.tensor([self.qp[s.type]]))
+            (
+                to_tensor(s.decoded, self.depth)[None],
+                to_tensor(s.source, self.depth)[None],
+                torch.tensor([self.qp[s.type]]),
+            )
             for s in picked
-        ]  # fmt: skip
+        ]
 
 
 class FilterObjective:
@@ -183,9 +186,15 @@ class FilterFinetuner:
     """
 
     def __init__(
-        self, base: Filter, samples: list[Sample], depth: int, qp: tuple[float, float, float], bits: float,
-        error: np.ndarray, config: FilterFinetuneConfig,
-    ) -> None:  # fmt: skip
+        self,
+        base: Filter,
+        samples: list[Sample],
+        depth: int,
+        qp: tuple[float, float, float],
+        bits: float,
+        error: np.ndarray,
+        config: FilterFinetuneConfig,
+    ) -> None:
         self.c, self.bits = config, bits
         self.source = FilterCrops(samples, depth, qp, bits, config.crop)
         self.objective = FilterObjective.of(error, depth, bits)
@@ -194,9 +203,11 @@ class FilterFinetuner:
         if config.parameters:
             strategy = Strategy.parse(config.parameters, config.seed)
             self.selection = select(strategy, base, pixels=self.source.pixels, folder=config.folder)
-        names = self.selection.masks if self.selection else [
-            n for n, _ in base.named_parameters() if n.endswith(STRATEGIES[config.strategy])
-        ]  # fmt: skip
+        names = (
+            self.selection.masks
+            if self.selection
+            else [n for n, _ in base.named_parameters() if n.endswith(STRATEGIES[config.strategy])]
+        )
         self.base = {n: p.detach().clone() for n, p in self.network.named_parameters() if n in names}
         self.prior = AdaptivePrior()
         if self.selection:

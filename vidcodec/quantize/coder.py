@@ -126,9 +126,19 @@ class SymbolDecoder:
         t = tables()
         symbols = np.zeros(table.size, np.int32)
         rans_decode_trellis(
-            self._words, self._coder, table, FAMILY_SIZE, BYTE, coded_runs(index, runs)[1], *quantizer.machine,
-            t.first, t.cumulative, t.buckets, t.reach, symbols,
-        )  # fmt: skip
+            self._words,
+            self._coder,
+            table,
+            FAMILY_SIZE,
+            BYTE,
+            coded_runs(index, runs)[1],
+            *quantizer.machine,
+            t.first,
+            t.cumulative,
+            t.buckets,
+            t.reach,
+            symbols,
+        )
         self._check_end()
         out[index > 0] = symbols
         return out

@@ -46,9 +46,17 @@ def decide_scalar(x: Array, weight: Array, index: Array, trade_off: float, rates
 
 @compiled
 def decide_trellis(
-    x: Array, weight: Array, index: Array, runs: Array, trade_off: float,
-    next_state: Array, use: Array, start: int, rates: Array, symbols: Array,
-) -> None:  # fmt: skip
+    x: Array,
+    weight: Array,
+    index: Array,
+    runs: Array,
+    trade_off: float,
+    next_state: Array,
+    use: Array,
+    start: int,
+    rates: Array,
+    symbols: Array,
+) -> None:
     """Viterbi over each run. x in steps, |x| <= 65532; writes `symbols`.
 
     Candidates of a sample under each quantiser: zero, the two points around |x|, and the one below them.
@@ -170,9 +178,21 @@ def rans_decode(
 
 @compiled
 def rans_decode_trellis(
-    words: Array, coder: Array, table: Array, other: int, byte_table: int, runs: Array, next_state: Array, use: Array,
-    start: int, first: Array, cumulative: Array, buckets: Array, reach: Array, symbols: Array,
-) -> None:  # fmt: skip
+    words: Array,
+    coder: Array,
+    table: Array,
+    other: int,
+    byte_table: int,
+    runs: Array,
+    next_state: Array,
+    use: Array,
+    start: int,
+    first: Array,
+    cumulative: Array,
+    buckets: Array,
+    reach: Array,
+    symbols: Array,
+) -> None:
     """Symbols of a trellis, an escape's two bytes right after it, into `symbols`. As `rans_decode` otherwise.
 
     table: that of each symbol under Q0; under Q1 it is `other` tables further on.

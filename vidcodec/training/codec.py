@@ -181,9 +181,9 @@ def middle(picture: Planes, side: int) -> Tensor:
     """The square in the middle of a picture, as the model's input: (1, 6, side/2, side/2)."""
     h, w = picture.y.shape
     t, s, c = (h - side) // 4, (w - side) // 4, side // 2  # in chroma samples
-    return planes_to_tensor(
-        picture.y[2 * t : 2 * t + side, 2 * s : 2 * s + side], picture.uv[:, t : t + c, s : s + c]
-    )[None]  # fmt: skip
+    return planes_to_tensor(picture.y[2 * t : 2 * t + side, 2 * s : 2 * s + side], picture.uv[:, t : t + c, s : s + c])[
+        None
+    ]
 
 
 # -------------------------------------------------------------------------- the training

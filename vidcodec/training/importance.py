@@ -156,9 +156,16 @@ class Learner:
         self.adam = torch.optim.Adam([*self.scores.leaves, *self.scales.leaves], lr=c.lr, betas=(0.9, 0.98))
 
     def step(
-        self, network: nn.Module, content: Content, base: dict[str, Tensor], update: dict[str, Tensor],
-        steps: dict[str, float], price: float, batch: Any, share: float,
-    ) -> float:  # fmt: skip
+        self,
+        network: nn.Module,
+        content: Content,
+        base: dict[str, Tensor],
+        update: dict[str, Tensor],
+        steps: dict[str, float],
+        price: float,
+        batch: Any,
+        share: float,
+    ) -> float:
         """One step of all scores and scales on one content's update x, in grid `steps`; returns the loss over p."""
         c, pixels = self.c, content.source.pixels
         masks = {n: torch.sigmoid((self.scores(n) - math.log2(price)) / c.temperature) for n in update}
@@ -223,8 +230,10 @@ def overfitted(
         for _ in range(c.gradients):
             loss(leaves, content.source.crops(rng, c.batch)).backward()  # type: ignore[no-untyped-call]
         with torch.no_grad():
-            ahead = {n: priced_step(torch.zeros_like(x) if x.grad is None else x.grad / c.gradients, c.price)
-                     for n, x in leaves.items()}  # fmt: skip
+            ahead = {
+                n: priced_step(torch.zeros_like(x) if x.grad is None else x.grad / c.gradients, c.price)
+                for n, x in leaves.items()
+            }
             update = {n: x.detach() for n, x in leaves.items()}
             before = float(loss(update, held))
             while reach > c.reach / 256:

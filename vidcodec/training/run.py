@@ -128,9 +128,11 @@ class RunConfig:
 
 
 _TYPES: dict[str, tuple[Any, str]] = {
-    "str": (str, "a string"), "int": (int, "a whole number"), "float": ((int, float), "a number"),
+    "str": (str, "a string"),
+    "int": (int, "a whole number"),
+    "float": ((int, float), "a number"),
     "dict": (dict, "an object"),
-}  # fmt: skip
+}
 
 
 def learning_rate(c: RunConfig, step: int, seconds: float) -> float:
@@ -156,8 +158,13 @@ def load_state(path: Path, device: torch.device) -> dict[str, Any]:
 
 
 _STATE: dict[str, type] = {
-    "model": dict, "optimiser": dict, "average": dict, "step": int, "seconds": float, "config": dict,
-}  # fmt: skip
+    "model": dict,
+    "optimiser": dict,
+    "average": dict,
+    "step": int,
+    "seconds": float,
+    "config": dict,
+}
 
 
 def load_run(folder: Path) -> dict[str, Any]:
@@ -218,9 +225,14 @@ class Run(Generic[Network]):
     """
 
     def __init__(
-        self, c: RunConfig, build: Callable[[], tuple[Network, dict[str, Any]]],
-        load_checkpoint: Callable[[Path], nn.Module], *, device: str = "cpu", resume: bool = False,
-    ) -> None:  # fmt: skip
+        self,
+        c: RunConfig,
+        build: Callable[[], tuple[Network, dict[str, Any]]],
+        load_checkpoint: Callable[[Path], nn.Module],
+        *,
+        device: str = "cpu",
+        resume: bool = False,
+    ) -> None:
         self.c, self.folder = c, Path(c.out)
         self.state_path = self.folder / "state.pt"
         resume = resume and self.state_path.exists()
@@ -365,10 +377,14 @@ class Run(Generic[Network]):
         if not self.workers.first:
             return
         state = {
-            "model": self.network.state_dict(), "optimiser": self.optimiser.state_dict(), "average": self.average,
-            "step": self.done, "seconds": self.seconds, "config": self.config,
+            "model": self.network.state_dict(),
+            "optimiser": self.optimiser.state_dict(),
+            "average": self.average,
+            "step": self.done,
+            "seconds": self.seconds,
+            "config": self.config,
             "kept": self.kept,
-        }  # fmt: skip
+        }
         with replacing(self.state_path) as partial:
             torch.save(state, partial)
 
