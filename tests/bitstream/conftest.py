@@ -1,50 +1,22 @@
-"""A small file with two updates and four frames, and where each of its units lies."""
+"""A small file of four chains and three updates."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from fractions import Fraction
 
 import pytest
+from bitstream_support import Sample, make_frame
 
-from vidcodec.bitstream import FrameUnit, Header, UpdateUnit, bitstream_bytes
-
-
-@dataclass(frozen=True)
-class Sample:
-    """A file in memory and what it was made of."""
-
-    header: Header
-    updates: list[UpdateUnit]
-    frames: list[FrameUnit]
-    data: bytes
-
-    def units(self) -> list[tuple[bytes, int, int]]:
-        """(type, offset, end) of every unit."""
-        found, at = [], 8
-        while at < len(self.data):
-            end = at + 13 + int.from_bytes(self.data[at + 5 : at + 9], "little")
-            found.append((self.data[at : at + 4], at, end))
-            at = end
-        return found
-
-    def frame_spans(self) -> list[tuple[int, int]]:
-        """(offset, end) of every frame."""
-        return [(start, end) for kind, start, end in self.units() if kind == b"FRAM"]
-
-    def update_spans(self) -> list[tuple[int, int]]:
-        """(offset, end) of every update."""
-        return [(start, end) for kind, start, end in self.units() if kind == b"UPDT"]
+from vidcodec.bitstream import Header, UpdateUnit, bitstream_bytes
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def header() -> Header:
     return Header(
         model="msp-base",
         model_digest=bytes(range(16)),
-        bank_digest=bytes(range(100, 108)),
+        tables_digest=bytes(range(100, 108)),
         arithmetic=1,
-        level=0x1234,
         width=352,
         height=288,
         bit_depth=8,
@@ -57,13 +29,21 @@ def header() -> Header:
         rotation=90,
         time_base=Fraction(1, 90000),
         frame_rate=Fraction(2),
-        frame_count=4,
-        update_count=2,
     )
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def sample(header: Header) -> Sample:
-    updates = [UpdateUnit(0, b"first update"), UpdateUnit(2, b"second")]
-    frames = [FrameUnit(i, 45000 * i, b"z" * i, bytes((i, 255)) * (5 - i), 0xDEADBEEF + i) for i in range(4)]
+    updates = [UpdateUnit(1, 0, 0, b"first update"), UpdateUnit(2, 1, 3, b"second"), UpdateUnit(3, 0, 6, b"")]
+    frames = [
+        make_frame(0, update=1),
+        make_frame(1, 1, update=1),
+        make_frame(2, 2, level=0x1000, quantizer=0x91, update=1),  # not like its key frame
+        make_frame(3, level=0xFFFF, quantizer=0x53, update=2),
+        make_frame(4, 1, level=0xFFFF, quantizer=0x53, update=2),
+        make_frame(5, 1, level=0xFFFF, quantizer=0x53, update=2),
+        make_frame(6, level=0, update=3),
+        make_frame(7, 1, level=0, update=3),
+        make_frame(8),  # with the base weights again
+    ]
     return Sample(header, updates, frames, bitstream_bytes(header, updates, frames))

@@ -9,7 +9,7 @@ from vidcodec.entropy import logistics
 from vidcodec.entropy.logistics import LOGIT_BITS, SCALES, VALUE_BITS, logistic_tables
 from vidcodec.entropy.mixtures import TOTAL, MixtureDecoder, MixtureEncoder
 from vidcodec.errors import CorruptBitstreamError
-from vidcodec.models.lossless_exact import TABLES
+from vidcodec.families.lossless.exact import TABLES
 
 COMPONENTS = 3
 

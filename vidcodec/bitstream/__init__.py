@@ -1,6 +1,6 @@
 """The .vdc file: units, header, reader and writer. Knows bytes and checksums, nothing of models."""
 
-from vidcodec.bitstream.frames import FrameUnit, UpdateUnit
+from vidcodec.bitstream.frames import FrameUnit, Settings, UpdateUnit
 from vidcodec.bitstream.header import FORMAT_VERSION, Header
 from vidcodec.bitstream.reader import BitstreamReader
 from vidcodec.bitstream.units import CRITICAL, MAGIC, pack_unit
@@ -14,6 +14,7 @@ __all__ = [
     "BitstreamWriter",
     "FrameUnit",
     "Header",
+    "Settings",
     "UpdateUnit",
     "bitstream_bytes",
     "pack_unit",

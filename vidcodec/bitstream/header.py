@@ -4,17 +4,16 @@ Payload, little-endian, `v` = varint:
 
     offset  0  version u8              always first, in every version to come
             1  arithmetic u8           version of the exact integer arithmetic
-            2  quantizer u8
-            3  coding_order u8         0 = every frame on its own
-            4  level u16               rate level in 1/256
-            6  bit_depth u8            8 or 10
-            7  picture flags u8        bit 0 full range, bits 1-2 rotation / 90, bit 3 frame rate given
-            8  matrix, primaries, transfer, chroma_location     4 x u8 (ITU-T H.273 codes)
-           12  model digest 16 bytes, bank digest 8 bytes
-           36  width v, height v, frame_count v, update_count v
+            2  bit_depth u8            8 or 10
+            3  picture flags u8        bit 0 full range, bits 1-2 rotation / 90, bit 3 frame rate given
+            4  matrix, primaries, transfer, chroma_location     4 x u8 (ITU-T H.273 codes)
+            8  model digest 16 bytes, tables digest 8 bytes
+           32  width v, height v
                sample_aspect v v, time_base v v, [frame_rate v v]   numerator, denominator, in lowest terms
                model: length u8, ASCII
                extra: the rest
+
+Nothing here depends on how many frames follow, or on how each of them is coded: HEAD is written before the first one.
 """
 
 from __future__ import annotations
@@ -25,16 +24,16 @@ from fractions import Fraction
 from vidcodec.bitstream.fields import FieldReader, varint
 from vidcodec.errors import CorruptBitstreamError, UnsupportedVersionError
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
+READ_BY = {1: "0.1.0"}  # the last vidcodec that reads each older version
 
 MAX_SIDE = 16384
 MAX_PIXELS = 1 << 27
-MAX_FRAMES = 1 << 24
 MAX_TERM = (1 << 31) - 1
 MAX_MODEL_NAME = 64
 MAX_EXTRA = 4096
 MODEL_DIGEST_SIZE = 16
-BANK_DIGEST_SIZE = 8
+TABLES_DIGEST_SIZE = 8
 
 _FULL_RANGE = 1
 _ROTATION_SHIFT = 1
@@ -48,9 +47,8 @@ class Header:
 
     model: str  # 1 to 64 printable ASCII characters
     model_digest: bytes  # first 16 bytes of the sha256 of the base weights
-    bank_digest: bytes  # first 8 bytes of the digest of the CDF bank
+    tables_digest: bytes  # first 8 bytes of a digest of every table that decoding uses
     arithmetic: int  # version of the exact integer arithmetic
-    level: int  # rate level in 1/256
     width: int  # luma pixels, as decoded, before rotation
     height: int
     bit_depth: int  # 8 or 10
@@ -63,10 +61,6 @@ class Header:
     rotation: int  # degrees: 0, 90, 180 or 270
     time_base: Fraction  # seconds per unit of pts
     frame_rate: Fraction | None  # sampled frames per second, where they are regular
-    frame_count: int
-    update_count: int = 0  # UPDT units in the file
-    quantizer: int = 0
-    coding_order: int = 0  # 0 = every frame on its own
     extra: bytes = b""  # the model's own, at most 4096 bytes
 
     def __post_init__(self) -> None:
@@ -74,11 +68,10 @@ class Header:
             raise ValueError(f"model must be 1 to {MAX_MODEL_NAME} printable ASCII characters")
         if len(self.model_digest) != MODEL_DIGEST_SIZE:
             raise ValueError(f"model_digest must be {MODEL_DIGEST_SIZE} bytes")
-        if len(self.bank_digest) != BANK_DIGEST_SIZE:
-            raise ValueError(f"bank_digest must be {BANK_DIGEST_SIZE} bytes")
-        for name in ("arithmetic", "quantizer", "matrix", "primaries", "transfer", "chroma_location"):
+        if len(self.tables_digest) != TABLES_DIGEST_SIZE:
+            raise ValueError(f"tables_digest must be {TABLES_DIGEST_SIZE} bytes")
+        for name in ("arithmetic", "matrix", "primaries", "transfer", "chroma_location"):
             _check_range(name, getattr(self, name), 0, 0xFF)
-        _check_range("level", self.level, 0, 0xFFFF)
         _check_range("width", self.width, 1, MAX_SIDE)
         _check_range("height", self.height, 1, MAX_SIDE)
         if self.width * self.height > MAX_PIXELS:
@@ -91,9 +84,6 @@ class Header:
         _check_fraction("time_base", self.time_base, 1)
         if self.frame_rate is not None:
             _check_fraction("frame_rate", self.frame_rate, 1)
-        _check_range("frame_count", self.frame_count, 0, MAX_FRAMES)
-        _check_range("update_count", self.update_count, 0, self.frame_count)
-        _check_range("coding_order", self.coding_order, 0, 0)
         if len(self.extra) > MAX_EXTRA:
             raise ValueError(f"extra must be at most {MAX_EXTRA} bytes")
 
@@ -104,12 +94,10 @@ class Header:
             picture_flags |= _HAS_FRAME_RATE
         return b"".join(
             (
-                bytes((FORMAT_VERSION, self.arithmetic, self.quantizer, self.coding_order)),
-                self.level.to_bytes(2, "little"),
-                bytes((self.bit_depth, picture_flags)),
+                bytes((FORMAT_VERSION, self.arithmetic, self.bit_depth, picture_flags)),
                 bytes((self.matrix, self.primaries, self.transfer, self.chroma_location)),
-                self.model_digest + self.bank_digest,
-                varint(self.width) + varint(self.height) + varint(self.frame_count) + varint(self.update_count),
+                self.model_digest + self.tables_digest,
+                varint(self.width) + varint(self.height),
                 _pack_fraction(self.sample_aspect),
                 _pack_fraction(self.time_base),
                 b"" if self.frame_rate is None else _pack_fraction(self.frame_rate),
@@ -122,22 +110,17 @@ class Header:
     def from_bytes(cls, payload: bytes) -> Header:
         """Reads a payload of HEAD.
 
-        UnsupportedVersionError: of a newer format. CorruptBitstreamError: a field or a bound does not hold.
+        UnsupportedVersionError: of another version of the format. CorruptBitstreamError: a field or a bound does not
+        hold.
         """
         fields = FieldReader(payload, "header")
         _check_version(fields.unsigned(1))
-        arithmetic, quantizer, coding_order = fields.take(3)
-        if coding_order:
-            raise UnsupportedVersionError(
-                f"the file uses coding order {coding_order}, which this vidcodec does not know: update vidcodec"
-            )
-        level = fields.unsigned(2)
-        bit_depth, picture_flags = fields.take(2)
+        arithmetic, bit_depth, picture_flags = fields.take(3)
         if picture_flags & ~_KNOWN_PICTURE_FLAGS:
             raise CorruptBitstreamError(f"header: unknown picture flags {picture_flags:#04x}")
         matrix, primaries, transfer, chroma_location = fields.take(4)
-        model_digest, bank_digest = fields.take(MODEL_DIGEST_SIZE), fields.take(BANK_DIGEST_SIZE)
-        width, height, frame_count, update_count = (fields.varint() for _ in range(4))
+        model_digest, tables_digest = fields.take(MODEL_DIGEST_SIZE), fields.take(TABLES_DIGEST_SIZE)
+        width, height = fields.varint(), fields.varint()
         sample_aspect, time_base = _read_fraction(fields), _read_fraction(fields)
         frame_rate = _read_fraction(fields) if picture_flags & _HAS_FRAME_RATE else None
         name = fields.take(fields.unsigned(1))
@@ -145,9 +128,8 @@ class Header:
             return cls(
                 model=name.decode("ascii"),
                 model_digest=model_digest,
-                bank_digest=bank_digest,
+                tables_digest=tables_digest,
                 arithmetic=arithmetic,
-                level=level,
                 width=width,
                 height=height,
                 bit_depth=bit_depth,
@@ -160,10 +142,6 @@ class Header:
                 rotation=90 * (picture_flags >> _ROTATION_SHIFT & 3),
                 time_base=time_base,
                 frame_rate=frame_rate,
-                frame_count=frame_count,
-                update_count=update_count,
-                quantizer=quantizer,
-                coding_order=coding_order,
                 extra=fields.rest(),
             )
         except ValueError as error:  # UnicodeDecodeError is one of them
@@ -177,6 +155,11 @@ def _check_version(version: int) -> None:
         )
     if version == 0:
         raise CorruptBitstreamError("header: there is no format version 0")
+    if version in READ_BY:
+        raise UnsupportedVersionError(
+            f"the file is of format version {version}, which vidcodec {READ_BY[version]} reads; "
+            f"this one reads version {FORMAT_VERSION}: decode it with vidcodec {READ_BY[version]}"
+        )
 
 
 def _check_range(name: str, value: int, low: int, high: int) -> None:

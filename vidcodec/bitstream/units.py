@@ -3,8 +3,13 @@
     magic 89 'V' 'D' 'C' 0D 0A 1A 0A, then units:
     type 4 ASCII letters | flags u8 | length of payload u32 LE | payload | crc32 of all before it u32 LE
 
-Flags: bit 0 = critical, a reader that does not know the type must not go on; bits 1-7 are zero in version 1, and a
-known unit that has one of them set is of a newer version.
+Flags: bit 0 = critical, a reader that does not know the type must not go on; bits 1-7 are zero, and a known unit that
+has one of them set is of a newer version.
+
+    HEAD  [UPDT...  FRAM]...  INDX  DONE
+
+HEAD comes first (`header`), then frames in order, each update before the frames that use it (`frames`). What sums up
+the file stands at its end (`index`), so a file is written as frames come. Units of other types may stand anywhere.
 """
 
 from __future__ import annotations
@@ -113,6 +118,13 @@ class UnitFile:
         if self.read_at(stop, 4) != crc.to_bytes(4, "little"):
             return Damage(offset, unit.end, known, "checksum of the unit does not match")
         return unit
+
+    def start_of(self, unit: Unit, count: int) -> bytes:
+        """The first `count` bytes of the payload of a unit that was just found intact, or all where there are fewer."""
+        data = self.read_at(unit.offset + PREFIX_SIZE, min(count, unit.length))
+        if len(data) != min(count, unit.length):
+            raise TruncatedBitstreamError("the file became shorter while it was read")
+        return data
 
     def payload(self, unit: Unit) -> bytes:
         """The payload of an intact unit; an error if the file has changed since."""

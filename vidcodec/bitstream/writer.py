@@ -6,46 +6,54 @@ import contextlib
 import io
 import os
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import BinaryIO
 
 from vidcodec.bitstream.frames import FrameUnit, UpdateUnit
 from vidcodec.bitstream.header import Header
-from vidcodec.bitstream.index import Done, Index, IndexEntry, symbols_checksum
+from vidcodec.bitstream.index import Done, IndexEntry, pack_index, symbols_checksum
 from vidcodec.bitstream.units import DONE, FRAM, HEAD, INDX, MAGIC, UPDT, pack_unit
 from vidcodec.errors import OutputError
 from vidcodec.files import partial_of, publish
 
 
 class BitstreamWriter:
-    """Writes header, updates and frames; on a clean exit the index and the end marker.
+    """Writes header, updates and frames as they come; on a clean exit the index and the end marker.
 
     To a path: a temporary file beside it takes the bytes and replaces the target only when all is written and synced,
     so an existing file stays as it was until then, and an exception leaves nothing behind. A path that is no regular
-    file (a device, a pipe) and a file object are written directly; a file object is not closed.
+    file (a device, a pipe) and a file object are written directly, every unit at once and nothing twice, so they need
+    not be seekable; a file object is not closed. Memory: a few bytes per frame.
 
-    Frames come as 0, 1, 2 ...; an update before the first frame it applies to, in rising order. ValueError where that
-    does not hold, or where the numbers of frames and updates are not those of the header. OutputError where the
-    file cannot be written.
+    Frames come as 0, 1, 2 ..., the first one a key frame, predicted ones with a reference in their own chain and its
+    update; updates as 1, 2 ..., each before the frames that use it. ValueError where that does not hold; nothing has
+    been written then. OutputError where the file cannot be written.
     """
 
     def __init__(self, target: str | os.PathLike[str] | BinaryIO, header: Header) -> None:
-        self._target = Path(os.path.realpath(target)) if isinstance(target, str | os.PathLike) else None
+        self._target = _resolved(target) if isinstance(target, str | os.PathLike) else None
         self._file = None if isinstance(target, str | os.PathLike) else target
         self._temporary: Path | None = None
-        self._header = header
         self._head = header.to_bytes()
-        self._entries: list[IndexEntry] = []
-        self._checksums: list[int] = []
-        self._last_update = -1
-        self._update_count = 0
+        self._entries = bytearray()  # of the index
+        self._units = 0
+        self._symbols = 0  # crc32 of the symbol checksums so far
+        self._frames = 0
+        self._key: FrameUnit | None = None  # of the chain that is being written, without its payload
+        self._first_frames = [0]  # of every update by its number; 0: the base weights
         self._size = 0
 
     @property
     def size(self) -> int:
         """Bytes written so far."""
         return self._size
+
+    @property
+    def frame_count(self) -> int:
+        """Frames written so far."""
+        return self._frames
 
     def __enter__(self) -> BitstreamWriter:
         with _output_errors(self._target):
@@ -59,28 +67,45 @@ class BitstreamWriter:
         return self
 
     def write_update(self, update: UpdateUnit) -> None:
-        """Adds a model update that applies from `update.first_frame` on."""
-        first, frames = update.first_frame, len(self._checksums)
-        if first < frames or first <= self._last_update or first >= self._header.frame_count:
-            raise ValueError(
-                f"an update from frame {first} cannot follow {frames} frames and an update from frame "
-                f"{self._last_update}, in a video of {self._header.frame_count} frames"
-            )
+        """Adds the next model update; frames from `update.first_frame` on may use it."""
+        due = len(self._first_frames)
+        if update.number != due:
+            raise ValueError(f"update {update.number} where update {due} is due")
+        if update.first_frame < self._frames:
+            raise ValueError(f"update {due} from frame {update.first_frame} on, where frame {self._frames} is due")
         payload = update.to_bytes()
-        self._write(pack_unit(UPDT, payload))
-        self._entries.append(IndexEntry(UPDT, len(payload), first))
-        self._last_update = first
-        self._update_count += 1
+        self._add(UPDT, payload, IndexEntry(UPDT, len(payload), due, first_frame=update.first_frame))
+        self._first_frames.append(update.first_frame)
 
     def write_frame(self, frame: FrameUnit) -> None:
         """Adds the next frame."""
-        expected = len(self._checksums)
-        if frame.index != expected or expected >= self._header.frame_count:
-            raise ValueError(f"frame {frame.index} where frame {expected} of {self._header.frame_count} is due")
-        payload = frame.to_bytes()
-        self._write(pack_unit(FRAM, payload))
-        self._entries.append(IndexEntry(FRAM, len(payload), frame.index))
-        self._checksums.append(frame.checksum)
+        due = self._frames
+        if frame.index != due:
+            raise ValueError(f"frame {frame.index} where frame {due} is due")
+        if frame.is_key:
+            self._check_update(frame)
+        elif self._key is None or due - frame.reference < self._key.index:
+            raise ValueError(f"frame {due} refers to frame {due - frame.reference}, outside of its chain")
+        elif frame.update != self._key.update:
+            raise ValueError(f"frame {due} uses update {frame.update}, its chain update {self._key.update}")
+        payload = frame.to_bytes(self._key.settings if self._key else None)
+        self._add(FRAM, payload, IndexEntry(FRAM, len(payload), due, key=frame.is_key))
+        self._symbols = symbols_checksum([frame.checksum], self._symbols)
+        self._frames += 1
+        if frame.is_key:
+            self._key = replace(frame, payload=b"")
+
+    def _check_update(self, frame: FrameUnit) -> None:
+        """Whether a key frame's update is at hand."""
+        if frame.update >= len(self._first_frames):
+            raise ValueError(f"frame {frame.index} uses update {frame.update}, which has not been written")
+        if (first := self._first_frames[frame.update]) > frame.index:
+            raise ValueError(f"frame {frame.index} uses update {frame.update}, which is for frames from {first} on")
+
+    def _add(self, kind: bytes, payload: bytes, entry: IndexEntry) -> None:
+        self._write(pack_unit(kind, payload))
+        self._entries += entry.to_bytes()
+        self._units += 1
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -95,14 +120,8 @@ class BitstreamWriter:
             raise
 
     def _finish(self) -> None:
-        for what, written, promised in (
-            ("frames", len(self._checksums), self._header.frame_count),
-            ("updates", self._update_count, self._header.update_count),
-        ):
-            if written != promised:
-                raise ValueError(f"{written} {what} were written, the header says {promised}")
-        index = pack_unit(INDX, Index(self._head, tuple(self._entries)).to_bytes(), critical=False)
-        done = Done(len(self._checksums), symbols_checksum(self._checksums), len(index))
+        index = pack_unit(INDX, pack_index(self._head, self._units, bytes(self._entries)), critical=False)
+        done = Done(self._frames, self._symbols, len(index))
         self._write(index + pack_unit(DONE, done.to_bytes()))
         with _output_errors(self._target):
             self._close()
@@ -119,7 +138,7 @@ class BitstreamWriter:
 
     def _open(self, target: Path) -> BinaryIO:
         if target.exists() and not target.is_file():
-            return target.open("wb")
+            return target.open("wb", buffering=0)  # who reads it sees every unit when it is written
         self._temporary = partial_of(target)
         return self._temporary.open("xb")
 
@@ -141,17 +160,23 @@ class BitstreamWriter:
 
 
 def bitstream_bytes(header: Header, updates: Iterable[UpdateUnit], frames: Iterable[FrameUnit]) -> bytes:
-    """The whole file in memory, each update placed right before the first frame it applies to."""
+    """The whole file in memory, updates in order, each right before the first frame it applies to or earlier."""
     buffer = io.BytesIO()
-    pending = sorted(updates, key=lambda update: update.first_frame)
+    pending = sorted(updates, key=lambda update: update.number)
     with BitstreamWriter(buffer, header) as writer:
         for frame in frames:
-            while pending and pending[0].first_frame <= frame.index:
+            while any(update.first_frame <= frame.index for update in pending):
                 writer.write_update(pending.pop(0))
             writer.write_frame(frame)
         for update in pending:
             writer.write_update(update)
     return buffer.getvalue()
+
+
+def _resolved(target: str | os.PathLike[str]) -> Path:
+    """The file that a link leads to; the name as it is of what is no regular file (a pipe's may lead nowhere)."""
+    path = Path(target)
+    return path if path.exists() and not path.is_file() else Path(os.path.realpath(path))
 
 
 @contextlib.contextmanager

@@ -50,18 +50,6 @@ class Bank:
         return np.array([(len(c) - 2) // 2 for c in self.counts], np.int32)
 
     @cached_property
-    def coder_tables(self) -> tuple[list[list[int]], list[int], list[int]]:
-        """(cdfs, sizes, offsets) as `compressai.ans` takes them.
-
-        CompressAI reserves the last interval of a table for its own escape; it has no
-        mass here, so that no stream can reach it.
-        """
-        cdfs = [[0, *np.cumsum(c.astype(np.int64)).tolist(), 1 << PRECISION] for c in self.counts]
-        offsets = (-self.reach).tolist()
-        offsets[BYTE] = 0
-        return cdfs, [len(c) for c in cdfs], offsets
-
-    @cached_property
     def bits(self) -> tuple[np.ndarray, ...]:
         """Code length of every symbol of every table, in bits, float64."""
         return tuple(PRECISION - np.log2(c.astype(np.float64)) for c in self.counts)

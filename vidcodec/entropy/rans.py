@@ -1,131 +1,179 @@
-"""rANS bytes over the shipped bank.
+"""Symbols to bytes and back: rANS over numbered integer tables, numpy arrays in and out.
 
-A thin layer on `compressai.ans`: numpy arrays in and out, our own bounded escape, and
-reads that cannot run past the payload whatever it holds.
+One stream for everything that is coded under tables: latents, hyper-latents, model updates. A symbol beyond its table's
+reach is the table's escape and two bytes. Reads end with the payload, whatever it holds. Importing this loads no
+compiler; the first symbol does (`vidcodec.entropy.rans_kernels`).
 """
 
 from __future__ import annotations
 
-from functools import lru_cache
-
 import numpy as np
-from compressai import ans
 
-from vidcodec.entropy.bank import BYTE, GEOMETRIC, bank
+from vidcodec.entropy.bank import BYTE
+from vidcodec.entropy.tables import ESCAPE_LIMIT, CodingTables, bank_tables
 from vidcodec.errors import CorruptBitstreamError
 
-ESCAPE_LIMIT = 1 << 15
-# The library's flush writes past its buffer with fewer symbols (up to three words for two symbols).
-MIN_SYMBOLS = 3
-# The decoder's state lies in [2^31, 2^63) and takes one 32-bit word where it falls below; never one after another.
-STATES = range(1 << 31, 1 << 63)
-STEP = 1 << 14  # symbols read from the library at once
-
-
-def _used_tables(index: np.ndarray) -> tuple[list[int], list[list[int]], list[int], list[int]]:
-    """Indices and tables as the library takes them: it converts all it is given in every call (1.4 ms for the bank)."""
-    used, inverse = np.unique(index, return_inverse=True)
-    cdfs, sizes, offsets = bank().coder_tables
-    picked = used.tolist()
-    return inverse.tolist(), [cdfs[i] for i in picked], [sizes[i] for i in picked], [offsets[i] for i in picked]
+STATES = range(1 << 31, 1 << 63)  # of the coder
 
 
 class RansEncoder:
-    """Collects symbols in decoding order; `finish()` gives the bytes."""
+    """Collects symbols in decoding order; `finish()` gives the bytes. tables: the bank's unless others are given."""
 
-    def __init__(self) -> None:
-        self._coder = ans.BufferedRansEncoder()
-        self._count = 0
+    def __init__(self, tables: CodingTables | None = None) -> None:
+        self._tables = tables or bank_tables()
+        self._table: list[np.ndarray] = []
+        self._entry: list[np.ndarray] = []
 
-    def put(self, symbols: np.ndarray, index: np.ndarray) -> None:
-        """Append signed integer `symbols`, each under table `index` (same shape).
+    def put(self, symbols: np.ndarray, table: np.ndarray, *, dependent: bool = False) -> None:
+        """Append integer `symbols`, each under its `table` number (same shape).
 
-        Symbols beyond +-32767 raise ValueError.
+        The bytes of escapes follow all symbols; dependent: each escape's right after it, for tables that depend on
+        the symbols before. Raises ValueError for symbols beyond +-32767 and for tables there are not.
         """
-        b = bank()
-        symbols, index = symbols.astype(np.int64).ravel(), index.astype(np.int64).ravel()
-        if symbols.size == 0:
+        symbols, table = symbols.astype(np.int64).ravel(), _numbers(table, self._tables)
+        entry, escaped = self._entries(symbols, table)
+        high_low = _escape_bytes(symbols[escaped])
+        if not dependent or not escaped.any():
+            self._push(entry, table)
+            self.put_bytes(high_low.tobytes())
             return
-        reach = b.reach[index]
-        escaped = (np.abs(symbols) > reach) & (index != BYTE)
-        coded = np.where(escaped, reach + 1, symbols)
-        self._push(coded, index)
-        if escaped.any():
-            values = symbols[escaped]
-            if np.abs(values).max() >= ESCAPE_LIMIT:
-                raise ValueError(f"symbol {int(values[np.abs(values).argmax()])} is beyond +-{ESCAPE_LIMIT - 1}")
-            values = values + ESCAPE_LIMIT
-            self.put_bytes(np.stack([values >> 8, values & 255], 1).astype(np.uint8).tobytes())
+        at = np.arange(symbols.size) + 2 * (np.cumsum(escaped) - escaped)
+        size = symbols.size + high_low.size
+        entries, numbers = np.empty(size, np.int32), np.full(size, BYTE, np.int32)
+        entries[at], numbers[at] = entry, table
+        entries[at[escaped] + 1], entries[at[escaped] + 2] = high_low.T
+        self._push(entries, numbers)
 
     def put_bytes(self, data: bytes) -> None:
         """Append plain bytes, 8 bits each."""
-        self._push(np.frombuffer(data, np.uint8).astype(np.int64), np.full(len(data), BYTE, np.int64))
+        self._push(np.frombuffer(data, np.uint8), np.full(len(data), BYTE))
 
-    def _push(self, symbols: np.ndarray, index: np.ndarray) -> None:
-        self._coder.encode_with_indexes(symbols.tolist(), *_used_tables(index))
-        self._count += symbols.size
+    def _push(self, entry: np.ndarray, table: np.ndarray) -> None:
+        self._entry.append(entry.astype(np.int32))
+        self._table.append(table.astype(np.int32))
 
     def finish(self) -> bytes:
-        if not self._count:
+        """The bytes of all symbols; none at all for no symbols."""
+        if not sum(e.size for e in self._entry):
             return b""
-        if self._count < MIN_SYMBOLS:  # nobody reads the zeros, and they cost next to nothing
-            padding = MIN_SYMBOLS - self._count
-            self._push(np.zeros(padding, np.int64), np.full(padding, GEOMETRIC, np.int64))
-        return self._coder.flush()
+        from vidcodec.entropy.rans_kernels import rans_encode
 
+        table, entry = np.concatenate(self._table), np.concatenate(self._entry)
+        words = np.empty(entry.size + 2, np.uint32)
+        begin = rans_encode(table, entry, self._tables.first, self._tables.cumulative, words)
+        return words[begin:].astype("<u4").tobytes()
 
-@lru_cache(maxsize=1)
-def _code_lengths() -> tuple[np.ndarray, np.ndarray]:
-    """Bits of all symbols of all tables in a row, and the place in it of each table's symbol 0."""
-    lengths = bank().bits
-    starts = np.cumsum([0, *(len(x) for x in lengths[:-1])])
-    return np.concatenate(lengths), starts - np.array(bank().coder_tables[2])
+    def _entries(self, symbols: np.ndarray, table: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Entries of symbols in their tables, and which of them are escapes."""
+        magnitude = np.abs(symbols)
+        if symbols.size and int(magnitude.max()) >= ESCAPE_LIMIT:
+            raise ValueError(f"symbol {int(symbols[magnitude.argmax()])} is beyond +-{ESCAPE_LIMIT - 1}")
+        reach = self._tables.reach[table]
+        is_byte = table == BYTE
+        if is_byte.any() and not (symbols[is_byte] == symbols[is_byte] & 255).all():
+            raise ValueError("a byte must be from 0 to 255")
+        escaped = (magnitude > reach) & ~is_byte
+        entry = np.where(escaped, 2 * reach + 1, symbols + reach)
+        return np.where(is_byte, symbols, entry), escaped
 
 
 class RansDecoder:
-    """Reads what `RansEncoder` wrote, in the same order and with the same indices.
+    """Reads what `RansEncoder` wrote, in the same order and with the same tables.
 
-    A damaged payload gives wrong symbols (rANS carries no redundancy), or CorruptBitstreamError where they take more
-    bits than it has: callers check a CRC before and a symbol checksum after.
+    A damaged payload gives wrong symbols, or CorruptBitstreamError where it ends too early: callers check a CRC
+    before and a symbol checksum after. Symbols are at most 32768 in magnitude whatever the payload holds.
     """
 
-    def __init__(self, payload: bytes, capacity: int) -> None:
-        """capacity: an upper bound on the number of symbols that will be read."""
-        self._left = 3 * capacity + 64
-        self._whole = int.from_bytes(payload[:8].ljust(8, b"\0"), "little") in STATES
-        # n symbols whose code lengths add up to b bits take at most b / 32 + 1 words, but for roundings of the state,
-        # of less than 2^-14 bits each.
-        slack = 64 + (self._left >> 14)
-        self._bits = float(8 * len(payload) + slack)
-        self._coder = ans.RansDecoder()
-        # The library reads without a bound: a word a symbol of one step, after all that may be taken before it.
-        self._coder.set_stream(payload + bytes(4 * STEP + slack + 64))
+    def __init__(self, payload: bytes, tables: CodingTables | None = None) -> None:
+        """Raises CorruptBitstreamError for bytes that no encoder ends with."""
+        if len(payload) % 4 or len(payload) == 4:
+            raise CorruptBitstreamError("a payload of symbols ends within a word: it is cut off or damaged")
+        self._tables = tables or bank_tables()
+        self._words = np.frombuffer(payload, "<u4").astype(np.uint32)
+        x = int(self._words[0]) | int(self._words[1]) << 32 if len(payload) else STATES.start
+        if x not in STATES:
+            raise CorruptBitstreamError("a payload of symbols begins with a state no encoder leaves: it is damaged")
+        self._coder = np.array([x, min(2, self._words.size)], np.int64)
 
-    def get(self, index: np.ndarray) -> np.ndarray:
-        """The next symbols, int32, shaped like `index` (their tables)."""
-        b = bank()
-        flat = index.astype(np.int64).ravel()
-        symbols = self._pull(flat)
-        escaped = np.flatnonzero((symbols > b.reach[flat]) & (flat != BYTE))
+    def get(self, table: np.ndarray) -> np.ndarray:
+        """The next symbols, int32, shaped like `table` (their table numbers).
+
+        Raises CorruptBitstreamError where the payload ends before them, ValueError for tables there are not.
+        """
+        flat = _numbers(table, self._tables)
+        symbols, reach = self._pull(flat), self._tables.reach[flat]
+        signed = flat != BYTE
+        symbols[signed] -= reach[signed].astype(np.int32)
+        escaped = np.flatnonzero(signed & (symbols > reach))
         if escaped.size:
-            high, low = np.frombuffer(self.get_bytes(2 * escaped.size), np.uint8).reshape(-1, 2).astype(np.int32).T
+            high, low = self._pull(np.full(2 * escaped.size, BYTE, np.int32)).reshape(-1, 2).T
             symbols[escaped] = (high << 8 | low) - ESCAPE_LIMIT
-        return symbols.reshape(index.shape)
+        return symbols.reshape(table.shape)
 
     def get_bytes(self, count: int) -> bytes:
-        return self._pull(np.full(count, BYTE, np.int64)).astype(np.uint8).tobytes()
+        """The next bytes. Raises CorruptBitstreamError where the payload ends before them."""
+        left = 4 * (self._words.size - int(self._coder[1])) + 8
+        if count > left:
+            raise CorruptBitstreamError(f"a payload with at most {left} bytes left is to give {count}")
+        return self._pull(np.full(count, BYTE, np.int32)).astype(np.uint8).tobytes()
 
-    def _pull(self, index: np.ndarray) -> np.ndarray:
-        self._left -= index.size
-        if self._left < 0:
-            raise CorruptBitstreamError("a payload asks for more symbols than it can hold")
-        out = np.zeros(index.size, np.int32)
-        lengths, zeros = _code_lengths()
-        for start in range(0, index.size, STEP):
-            tables = index[start : start + STEP]
-            if not self._whole or self._bits < 0:
-                raise CorruptBitstreamError("a payload ends before its symbols do: it is cut off or damaged")
-            symbols = np.array(self._coder.decode_stream(*_used_tables(tables)), np.int32)
-            self._bits -= float(lengths[zeros[tables] + symbols].sum())
-            out[start : start + STEP] = symbols
+    def get_dependent(
+        self, table: np.ndarray, other: int, runs: np.ndarray, next_state: np.ndarray, use: np.ndarray, start: int
+    ) -> np.ndarray:
+        """The next symbols, int32 (n,), each under the table that the parities of those before it lead to.
+
+        table: flat, of each symbol in states of use 0; in states of use 1 it is `other` tables further on. runs:
+        offsets (0, ..., n) at which the machine starts anew, in state `start`. next_state: uint8 (states, 2), by
+        parity; use: uint8 (states,). Raises as `get`.
+        """
+        from vidcodec.entropy.rans_kernels import rans_decode_states
+
+        t = self._tables
+        flat = _numbers(table, t)
+        _numbers(flat + other, t)
+        symbols = np.zeros(flat.size, np.int32)
+        rans_decode_states(
+            self._words,
+            self._coder,
+            flat,
+            other,
+            BYTE,
+            runs,
+            next_state,
+            use,
+            start,
+            t.first,
+            t.cumulative,
+            t.buckets,
+            t.reach,
+            symbols,
+        )
+        self._check_end()
+        return symbols
+
+    def _pull(self, table: np.ndarray) -> np.ndarray:
+        from vidcodec.entropy.rans_kernels import rans_decode
+
+        t = self._tables
+        out = np.zeros(table.size, np.int32)
+        rans_decode(self._words, self._coder, table, t.first, t.cumulative, t.buckets, out)
+        self._check_end()
         return out
+
+    def _check_end(self) -> None:
+        if self._coder[1] > self._words.size:
+            raise CorruptBitstreamError("a payload ends before its symbols do: it is cut off or damaged")
+
+
+def _numbers(table: np.ndarray, tables: CodingTables) -> np.ndarray:
+    """Table numbers, flat, int32; the compiled loops do not check them."""
+    flat = table.ravel()
+    if flat.size and not 0 <= int(flat.min()) <= int(flat.max()) < len(tables.counts):
+        raise ValueError(f"tables must be numbered 0 .. {len(tables.counts) - 1}")
+    return flat.astype(np.int32)
+
+
+def _escape_bytes(symbols: np.ndarray) -> np.ndarray:
+    """Two bytes of each, high and low, uint8 (n, 2)."""
+    values = symbols + ESCAPE_LIMIT
+    return np.stack([values >> 8, values & 255], 1).astype(np.uint8)
