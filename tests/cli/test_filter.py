@@ -51,6 +51,25 @@ def test_copy_takes_a_source(vidcodec: Vidcodec, clip: Path, weights: Path, tmp_
 
 
 @pytest.mark.parametrize(
+    ("words", "updated"),
+    [
+        (("--strategy", "full"), True),
+        (("--strategy", "biases+multipliers"), True),
+        (("--update-parameters", "multipliers"), True),
+        (("--update-parameters", "none"), False),
+        (("--strategy", "all", "--objective", "sparsity"), True),
+    ],
+)
+def test_one_set_of_strategies(
+    vidcodec: Vidcodec, clip: Path, weights: Path, tmp_path: Path, words: tuple[str, ...], updated: bool
+) -> None:
+    more = ("--codec", "x264", "--qp", 45, "--steps", 1, "--weights", weights, "--json")
+    outcome = vidcodec("filter", "encode", clip, "-o", tmp_path / "c.mp4", *more, *words)
+    assert outcome.code == 0, outcome.err
+    assert bool(outcome.result["segments"][0]["curve"]) == updated
+
+
+@pytest.mark.parametrize(
     ("words", "code", "said"),
     [
         (("encode", "{clip}", "-o", "out.avi"), 6, ".mkv"),
@@ -60,6 +79,8 @@ def test_copy_takes_a_source(vidcodec: Vidcodec, clip: Path, weights: Path, tmp_
         (("encode", "{clip}", "-o", "out.mp4", "--source", "{clip}"), 2, "--copy"),
         (("encode", "none.mp4", "-o", "out.mp4"), 3, "does not exist"),
         (("encode", "{clip}", "-o", "out.mp4", "--codec", "x266"), 2, "x265"),
+        (("encode", "{clip}", "-o", "out.mp4", "--strategy", "some"), 2, "multipliers"),
+        (("encode", "{clip}", "-o", "out.mp4", "--strategy", "random:9", "--objective", "sparsity"), 3, "whole"),
         (("decode", "{text}", "-o", "out.mkv"), 3, "not a video"),
         (("decode", "{clip}", "-o", "out.webm"), 6, ".mkv"),
         (("decode", "{clip}", "-o", "out.mkv", "--weights", "none.safetensors"), 5, "no weights file"),

@@ -9,8 +9,8 @@ import pytest
 import torch
 from filter_support import write_clip
 
+from vidcodec.checkpoint import WEIGHTS
 from vidcodec.errors import ModelMismatchError, ModelNotFoundError
-from vidcodec.models.checkpoint import WEIGHTS
 from vidcodec.postfilter.checkpoint import load_filter, save_filter
 from vidcodec.postfilter.encode import FilterEncodeOptions, filter_encode
 from vidcodec.postfilter.network import PROFILES, Filter
@@ -54,7 +54,7 @@ def test_damaged_weights_are_refused(damage: str, filter_weights: Path, tmp_path
 
 
 def test_missing_weights_are_told(tmp_path: Path) -> None:
-    with pytest.raises(ModelNotFoundError, match="--weights"):
+    with pytest.raises(ModelNotFoundError, match="'weights'"):
         load_filter(weights=tmp_path / "none.safetensors")
 
 

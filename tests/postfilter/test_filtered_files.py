@@ -13,13 +13,20 @@ import numpy as np
 import pytest
 from filter_support import TUNING, packets, picture_bytes, times, write_clip
 
-from vidcodec.errors import InputError, OutputError
+from vidcodec.errors import InputError, OutputError, UnsupportedInputError
 from vidcodec.postfilter.checkpoint import save_filter
 from vidcodec.postfilter.decode import FilterDecodeOptions, FilterDecodeResult, FilteredVideo, filter_decode
-from vidcodec.postfilter.encode import FilterEncodeOptions, FilterEncodeResult, filter_encode, fitted
+from vidcodec.postfilter.encode import (
+    FilterEncodeOptions,
+    FilterEncodeResult,
+    encode_source,
+    encoder_options,
+    filter_encode,
+    fitted,
+)
 from vidcodec.postfilter.media import CodedVideo
 from vidcodec.postfilter.message import UUID
-from vidcodec.postfilter.planes import depth_of, squared_errors, to_planes
+from vidcodec.postfilter.planes import depth_of, pack, samples_of, squared_errors, to_planes
 from vidcodec.video import Sampling, VideoReader
 
 KINDS = [("x264", ".mp4"), ("x265", ".mp4"), ("x264", ".mkv"), ("x265", ".mkv"), ("x264", ".ts"), ("svtav1", ".mkv")]
@@ -104,8 +111,8 @@ def test_decoder_shows_what_the_encoder_measured(
         pictures = FilteredVideo(path, FilterDecodeOptions(weights=filter_weights)).pictures()
         for picture, frame in zip(pictures, reader.frames(), strict=True):
             original = fitted(frame, reader.format.bit_depth, depth_of(picture))
-            errors += squared_errors(to_planes(picture), original)
-    samples = result.frames * result.width * result.height * np.array([1, 0.25, 0.25])
+            errors += squared_errors(to_planes(picture), original, picture.height, picture.width)
+    samples = result.frames * samples_of(result.height, result.width)
     assert np.allclose(10 * np.log10(255.0**2 * samples / errors), result.psnr["kept"], atol=1e-3)
 
 
@@ -214,6 +221,61 @@ def test_odd_sizes_and_vp9(filter_weights: Path, decode: Callable, tmp_path: Pat
     assert (result.codec, result.frames) == ("vp9", 3)
     assert picture_bytes(tmp_path / "filtered.mkv") == picture_bytes(coded)
     assert decode(tmp_path / "filtered.mkv")[1].messages == 1
+
+
+@pytest.mark.parametrize("size", [(6, 4), (5, 4), (6, 3), (5, 3), (1, 1)])
+def test_errors_count_the_samples_there_are(size: tuple[int, int]) -> None:
+    width, height = size
+    noise = np.random.default_rng(3)
+    (ya, uva), (yb, uvb) = (
+        (noise.integers(0, 1024, (height, width)), noise.integers(0, 1024, (2, (height + 1) // 2, (width + 1) // 2)))
+        for _ in range(2)
+    )
+    expected = [np.square(ya - yb).sum(), *np.square(uva - uvb).sum((1, 2))]
+    a, b = (pack(y.astype(np.uint16), uv.astype(np.uint16)) for y, uv in ((ya, uva), (yb, uvb)))
+    assert squared_errors(a, b, height, width).tolist() == expected
+    assert samples_of(height, width).tolist() == [ya.size, uva[0].size, uva[1].size]
+
+
+@pytest.mark.parametrize("codec", ["libvpx-vp9", "x264"])
+def test_psnr_of_odd_sizes_is_that_of_the_source_samples(codec: str, filter_weights: Path, tmp_path: Path) -> None:
+    """x264 takes even sizes only: its pictures are grown, and what they are grown by has no source."""
+    source, coded = write_clip(tmp_path / "odd.mkv", 2, (53, 37)), tmp_path / "coded.mkv"
+    if codec == "x264":
+        encode_source(source, coded, FilterEncodeOptions(codec="x264", qp=40), [], lambda *_: None)
+    else:
+        write_clip(coded, 2, (53, 37), codec=codec)
+    options = FilterEncodeOptions(copy_of=source, weights=filter_weights, finetune=None)
+    result = filter_encode(coded, tmp_path / "out.mkv", options)
+    errors: list[list[np.ndarray]] = [[], [], []]
+    with av.open(f"file:{source}") as a, av.open(f"file:{coded}") as b:
+        for one, other in zip(a.decode(video=0), b.decode(video=0), strict=True):
+            for found, p, q in zip(errors, one.planes, other.planes, strict=True):
+                x, y = (np.frombuffer(z, np.uint8).reshape(-1, z.line_size).astype(float) for z in (p, q))
+                found.append(np.square(x[: p.height, : p.width] - y[: p.height, : p.width]))
+    expected = [10 * np.log10(255.0**2 / np.mean(found)) for found in errors]
+    assert np.allclose(result.psnr["off"], expected, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("changes", "field"),
+    [
+        ({"codec": "x266"}, "codec"),
+        ({"profile": "huge"}, "profile"),
+        ({"crf": 60.0}, "crf"),
+        ({"codec": "svtav1", "qp": 64}, "qp"),
+        ({"crf": 30.0, "qp": 30}, "qp"),
+        ({"segment": -1.0}, "segment"),
+    ],
+)
+def test_senseless_options_are_refused_by_their_names(changes: dict, field: str) -> None:
+    with pytest.raises(UnsupportedInputError, match=f"'{field}'") as refused:
+        FilterEncodeOptions(**changes)
+    assert "--" not in str(refused.value)
+
+
+def test_without_a_quality_there_is_a_usual_one() -> None:
+    assert encoder_options(FilterEncodeOptions())["crf"] == "28"
 
 
 def test_updates_over_time(filter_weights: Path, decode: Callable, tmp_path: Path) -> None:

@@ -35,7 +35,11 @@ examples:
   vidcodec filter encode coded.mp4 --copy --source master.mkv -o out.mp4     the pictures stay bit for bit
   vidcodec filter decode talk.mp4 -o enhanced.mkv                           filtered, lossless
 """
-STRATEGIES_HELP = "multipliers: one number per channel; biases; full: every weight"
+
+
+def strategy(text: str) -> str:
+    """What `FilterFinetuneConfig` takes, or 'none'; 'full' is another word for all."""
+    return text if text == "none" else update_parameters({"full": "all"}.get(text, text))
 
 
 def add_parser(subparsers: Any) -> None:
@@ -89,15 +93,13 @@ def _add_encode(what: Any) -> None:
     work = parser.add_argument_group("adaptation")
     work.add_argument(
         "--strategy",
-        choices=("multipliers", "biases", "full", "none"),
-        help=f"what may change ({STRATEGIES_HELP}; none: the base filter) (default: multipliers)",
-    )
-    work.add_argument(
         "--update-parameters",
-        type=update_parameters,
+        type=strategy,
+        default="multipliers",
         metavar="WHAT",
-        help="instead of a strategy: all, biases, biases+multipliers, last-layer, low-rank[:RANK], random:N or "
-        "learned[:N], as of vidcodec encode",
+        help="what may change: multipliers (one number per channel), biases, biases+multipliers, last-layer, "
+        "low-rank[:RANK], random:N, learned[:N], all (or full: every weight), none (the base filter) "
+        "(default: %(default)s)",
     )
     work.add_argument(
         "--objective",
@@ -178,8 +180,6 @@ def run_encode(args: argparse.Namespace) -> int:
         raise UsageError("--source goes with --copy; without it the input itself is the source")
     if args.copy and (args.crf is not None or args.qp is not None or args.codec_preset):
         raise UsageError("--copy leaves the pictures as they are: no --crf, --qp or --codec-preset with it")
-    if args.strategy and args.update_parameters:
-        raise UsageError("--strategy and --update-parameters both say what may change: leave one of them out")
     limit = 63 if args.codec == "svtav1" else 51
     if max(args.crf or 0, args.qp or 0) > limit:
         raise UsageError(f"--crf and --qp of {args.codec} end at {limit}")
@@ -193,15 +193,15 @@ def run_encode(args: argparse.Namespace) -> int:
         use_threads(args.threads)
         from vidcodec.postfilter.encode import FilterEncodeOptions, filter_encode
         from vidcodec.postfilter.finetune import FilterFinetuneConfig
+        from vidcodec.postfilter.sparse import SparseConfig
 
         tuning = (
             None
             if args.strategy == "none"
             else FilterFinetuneConfig(
-                parameters=args.update_parameters or "",
+                strategy=args.strategy,
                 folder=args.weights and args.weights.parent,
-                strategy=args.strategy or "multipliers",
-                objective=args.objective,
+                sparse=SparseConfig() if args.objective == "sparsity" else None,
                 max_seconds=60 * args.max_time,
                 seed=args.seed,
                 **({"steps": args.steps} if args.steps else {}),
@@ -209,7 +209,7 @@ def run_encode(args: argparse.Namespace) -> int:
         )
         options = FilterEncodeOptions(
             codec=args.codec,
-            crf=args.crf if args.crf is not None or args.qp is not None else 28,
+            crf=args.crf,
             qp=args.qp,
             preset=args.codec_preset,
             copy_of=args.source,

@@ -4,7 +4,9 @@ network     the filter: decoded planes and their quantiser in, corrections out
 checkpoint  base filters on disk
 planes      FFmpeg's pictures to planes and back; filtering one picture
 quantiser   quantisers of all codecs on one scale
-finetune    turning the base filter towards one video, the update's bits in the objective
+objective   pictures to learn from, and their error in bits of the video
+finetune    turning the base filter towards one video
+sparse      the literature's sparse updates, to compare with
 message     what travels: which filter, where it is on, the coded update
 carriage    messages inside H.264 and HEVC access units
 media       containers: pictures with their messages, streams passed through

@@ -10,13 +10,13 @@ from pathlib import Path
 import av
 import numpy as np
 
-from vidcodec.adapt.coder import decode_update
 from vidcodec.errors import BitstreamError, ModelError
 from vidcodec.postfilter.checkpoint import DIGEST_BYTES, load_filter
 from vidcodec.postfilter.message import FilterMessage
 from vidcodec.postfilter.network import Filter
 from vidcodec.postfilter.planes import filtered
 from vidcodec.postfilter.quantiser import frame_type
+from vidcodec.updates.coder import decode_update
 
 EVERYWHERE = 0b111_111_111  # planes of frame types, as in `FilterMessage.enabled`
 PLANE_PARTS = (slice(0, 4), slice(4, 5), slice(5, 6))  # of Y, U, V in planes
@@ -85,7 +85,7 @@ class FilterSelector:
                 if message.digest != digest[:DIGEST_BYTES]:
                     raise ModelError(
                         f"made for base filter {message.digest.hex()}, here is {digest[:DIGEST_BYTES].hex()}: "
-                        "give the right one with --weights FILE, or use the version of vidcodec that made the file"
+                        "give the right one with 'weights', or use the version of vidcodec that made the file"
                     )
                 network = updated(base, message.update, self._weights and Path(self._weights).parent)
                 self.active = ActiveFilter(network, message.enabled, message.qp)

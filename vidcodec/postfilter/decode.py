@@ -103,7 +103,7 @@ def filter_decode(
     if not filtered.selector.messages and not filtered.selector.failed:
         notes.append(
             f"the file carries no filter update: the base filter is applied, told of QP {o.qp or DEFAULT_QP:g}; "
-            "give --qp for another one"
+            "give 'qp' for another one"
         )
     return FilterDecodeResult(
         str(output),

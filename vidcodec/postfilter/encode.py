@@ -25,20 +25,23 @@ import av.error
 import numpy as np
 
 from vidcodec.denormals import flushed_denormals
-from vidcodec.errors import InputError, OutputError
+from vidcodec.errors import InputError, OutputError, UnsupportedInputError
 from vidcodec.postfilter.apply import ActiveFilter, picture_type, updated
 from vidcodec.postfilter.carriage import sei_unit
 from vidcodec.postfilter.checkpoint import DIGEST_BYTES, load_filter
-from vidcodec.postfilter.finetune import PLANE_WEIGHTS, FilterFinetuneConfig, FilterFinetuner, Sample
+from vidcodec.postfilter.finetune import FilterFinetuneConfig, FilterFinetuner
 from vidcodec.postfilter.media import CodedVideo, Output, Passed, check_carriage, embed
 from vidcodec.postfilter.message import FilterMessage
-from vidcodec.postfilter.network import Filter
-from vidcodec.postfilter.planes import depth_of, pack, put_planes, squared_errors, to_planes
+from vidcodec.postfilter.network import PROFILES, Filter
+from vidcodec.postfilter.objective import PLANE_WEIGHTS, Sample
+from vidcodec.postfilter.planes import depth_of, pack, put_planes, samples_of, squared_errors, to_planes
 from vidcodec.video import Frame, Sampling, VideoFormat, VideoReader
 
 ENCODERS = {"x264": "libx264", "x265": "libx265", "svtav1": "libsvtav1"}
 DECODED_AS = {"x264": "h264", "x265": "hevc", "svtav1": "av1"}
 PRESETS = {"x264": "medium", "x265": "medium", "svtav1": "8"}
+COARSEST = {"x264": 51, "x265": 51, "svtav1": 63}  # of crf and qp
+DEFAULT_CRF = 28.0
 CANDIDATES = ("off", "base", "adapted")
 SAMPLE_BYTES = 160_000_000  # of pictures kept to learn from, decoded and source together
 MAX_SEGMENTS = 64
@@ -53,10 +56,13 @@ Progress = Callable[[str, float, dict[str, Any]], None]
 class FilterEncodeOptions:
     """How a video is coded and its filter adapted.
 
-    codec: 'x264', 'x265', 'svtav1'; crf or qp: its constant quality or quantiser; preset: its own name for speed.
+    codec: 'x264', 'x265', 'svtav1'; crf or qp: its constant quality or quantiser (by default crf 28);
+    preset: its own name for speed.
     copy_of: the source that the input was coded from; given, the input's pictures stay as they are.
     profile, weights: the base filter. segment: seconds between updates, each from a key frame on; 0: one update.
     finetune: how the filter is adapted; None: the base filter only.
+
+    Raises UnsupportedInputError for what no codec or filter here takes.
     """
 
     codec: str = "x265"
@@ -68,6 +74,18 @@ class FilterEncodeOptions:
     weights: Path | None = None
     segment: float = 0.0
     finetune: FilterFinetuneConfig | None = field(default_factory=FilterFinetuneConfig)
+
+    def __post_init__(self) -> None:
+        for name, known in (("codec", ENCODERS), ("profile", PROFILES)):
+            if getattr(self, name) not in known:
+                raise UnsupportedInputError(f"'{name}' is one of {', '.join(known)}; not {getattr(self, name)!r}")
+        if self.crf is not None and self.qp is not None:
+            raise UnsupportedInputError("'crf' and 'qp' both say how finely to code: leave one of them out")
+        for name in ("crf", "qp"):
+            if (value := getattr(self, name)) is not None and not 0 <= value <= COARSEST[self.codec]:
+                raise UnsupportedInputError(f"'{name}' of {self.codec} is 0 to {COARSEST[self.codec]}, not {value}")
+        if not self.segment >= 0:
+            raise UnsupportedInputError(f"'segment' is a number of seconds, not {self.segment}")
 
 
 @dataclass
@@ -162,7 +180,7 @@ class timed:
 
 def encoder_options(o: FilterEncodeOptions) -> dict[str, str]:
     """What FFmpeg's encoder is told."""
-    rate = {"crf": f"{o.crf:g}"} if o.crf is not None else {"qp": str(o.qp)}
+    rate = {"qp": str(o.qp)} if o.qp is not None else {"crf": f"{DEFAULT_CRF if o.crf is None else o.crf:g}"}
     out = {"preset": o.preset or PRESETS[o.codec], **rate}
     if o.codec == "x264":
         out["x264-params"] = "log-level=none"
@@ -186,7 +204,7 @@ def encode_source(source: Path, output: Path, o: FilterEncodeOptions, notes: lis
                 ENCODERS[o.codec], rate=video.frame_rate or 25, options=encoder_options(o)
             )
         except (ValueError, av.error.FFmpegError) as error:
-            raise OutputError(f"FFmpeg has no {o.codec} here: choose another --codec") from error
+            raise OutputError(f"FFmpeg has no {o.codec} here: choose another 'codec'") from error
         describe(stream, video)
         if video.width % 2 or video.height % 2:
             notes.append(f"{video.width}x{video.height} grown to even sides: {o.codec} takes no odd ones in 4:2:0")
@@ -316,6 +334,7 @@ class Adaptation:
         if not self.times or not keys:
             raise InputError(f"{video.path}: its pictures carry no time stamps: put it into .mp4 or .mkv first")
         self.depth = 8
+        self.size = (video.height, video.width)  # that errors are counted over: where both videos have samples
         starts = keys[:1]
         gap = max(options.segment, float((self.times[-1] - keys[0]) * video.time_base) / MAX_SEGMENTS)
         if options.segment:
@@ -351,6 +370,7 @@ class Adaptation:
                 if frame is None:
                     raise InputError(f"{self.original} has only {index} pictures, fewer than {self.video.path}")
                 self.depth = depth_of(picture)
+                self.size = (min(picture.height, len(frame.y)), min(picture.width, frame.y.shape[1]))
                 decoded = to_planes(picture)
                 source = fitted(frame, reader.format.bit_depth, self.depth)
                 if decoded.shape != source.shape:
@@ -366,10 +386,18 @@ class Adaptation:
             if next(frames, None) is not None:
                 raise InputError(f"{self.original} has more pictures than the {index + 1} of {self.video.path}")
 
+    def add_errors(self, segment: Segment, name: str, type: int, shown: np.ndarray, source: np.ndarray) -> None:
+        """Of one picture under one candidate."""
+        segment.errors.setdefault(name, np.zeros((3, 3)))[type] += squared_errors(shown, source, *self.size)
+
+    def unfiltered(self, segment: Segment) -> np.ndarray:
+        """Mean squared errors of Y, U, V without a filter, in code values squared: (3,)."""
+        return segment.errors["off"].sum(0) / (max(segment.frames.sum(), 1) * samples_of(*self.size))
+
     def survey(self) -> None:
         """Errors without a filter, and the samples."""
         for index, segment, type, decoded, source in self.pairs("survey"):
-            add_errors(segment, "off", type, decoded, source)
+            self.add_errors(segment, "off", type, decoded, source)
             segment.frames[type] += 1
             if index in segment.sample_at:
                 segment.samples.append(Sample(decoded, source, type))
@@ -379,8 +407,8 @@ class Adaptation:
         for number, segment in enumerate(self.segments):
             if not segment.samples:
                 continue
-            error = mean_errors(segment, "off", self.video)
-            segment.qp = best_labels(self.base, segment.samples, self.depth, error)
+            error = self.unfiltered(segment)
+            segment.qp = best_labels(self.base, segment.samples, self.depth, error, self.size)
             config = self.o.finetune
             if config is not None:
                 tuner = FilterFinetuner(
@@ -409,7 +437,7 @@ class Adaptation:
             for name, network in networks.items():
                 if network is not None:
                     shown = ActiveFilter(network, qp=segment.qp).apply(decoded, self.depth, type)
-                    add_errors(segment, name, type, shown, source)
+                    self.add_errors(segment, name, type, shown, source)
 
     def choose(self) -> list[Segment]:
         """The candidate of the least cost in every segment."""
@@ -419,7 +447,7 @@ class Adaptation:
 
     def psnr(self) -> dict[str, list[float]]:
         """PSNR of Y, U, V over the whole video, by candidate (where it is enabled) and of what was kept."""
-        samples = len(self.times) * np.array([1.0, 0.25, 0.25]) * self.video.width * self.video.height
+        samples = len(self.times) * samples_of(*self.size)
         peak = float((1 << self.depth) - 1) ** 2
         out = {}
         for name in (*CANDIDATES, "kept"):
@@ -437,19 +465,14 @@ def fitted(frame: Frame, depth: int, wanted: int) -> np.ndarray:
     return planes.astype(np.uint16) << 2 if depth < wanted else planes
 
 
-def add_errors(segment: Segment, name: str, type: int, shown: np.ndarray, source: np.ndarray) -> None:
-    segment.errors.setdefault(name, np.zeros((3, 3)))[type] += squared_errors(shown, source)
+def best_labels(
+    base: Filter, samples: list[Sample], depth: int, error: np.ndarray, size: tuple[int, int]
+) -> tuple[float, float, float]:
+    """The QP to tell the base filter of I, P and B pictures: those it does best with on a few samples each.
 
-
-def mean_errors(segment: Segment, name: str, video: CodedVideo) -> np.ndarray:
-    """Mean squared errors of Y, U, V."""
-    samples = max(segment.frames.sum(), 1) * video.width * video.height
-    return segment.errors[name].sum(0) / (samples * np.array([1.0, 0.25, 0.25]))
-
-
-def best_labels(base: Filter, samples: list[Sample], depth: int, error: np.ndarray) -> tuple[float, float, float]:
-    """The QP to tell the base filter of I, P and B pictures: those it does best with on a few samples each."""
-    weights = np.array(PLANE_WEIGHTS) / np.maximum(error * np.array([4.0, 1.0, 1.0]), 1e-3)
+    error: mean squared errors of Y, U, V without the filter. size: height and width of the pictures.
+    """
+    weights = np.array(PLANE_WEIGHTS) / (np.maximum(error, 1e-3) * samples_of(*size))
 
     def best(type: int) -> float | None:
         few = [s for s in samples if s.type == type][:LABEL_PICTURES]
@@ -460,7 +483,7 @@ def best_labels(base: Filter, samples: list[Sample], depth: int, error: np.ndarr
         def cost(label: float) -> float:
             if label not in costs:
                 told = ActiveFilter(base, qp=(label, label, label))
-                errors = (squared_errors(told.apply(s.decoded, depth, type), s.source) for s in few)
+                errors = (squared_errors(told.apply(s.decoded, depth, type), s.source, *size) for s in few)
                 costs[label] = sum(float(e @ weights) for e in errors)
             return costs[label]
 

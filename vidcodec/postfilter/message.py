@@ -2,7 +2,7 @@
 
     version u8 | profile u8 | digest of the base filter, 4 bytes | where it is on, u16
     QP of I, P, B pictures in quarters, 3 x u8 | start in milliseconds, varint
-    model update (`vidcodec.adapt.coder`) | crc32 of all before, 4 bytes
+    model update (`vidcodec.updates.coder`) | crc32 of all before, 4 bytes
 
 Numbers are little-endian. An update applies to the base filter, never to another update,
 and holds from its start (in H.264 and HEVC: from the picture that carries it) to the next.

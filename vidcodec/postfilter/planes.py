@@ -11,7 +11,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from vidcodec.adapt.objective import autocast
 from vidcodec.errors import UnsupportedInputError
 from vidcodec.postfilter.network import Filter
 
@@ -71,7 +70,7 @@ def to_tensor(planes: np.ndarray, depth: int) -> Tensor:
 def filtered(network: Filter, planes: np.ndarray, depth: int, qp: float) -> np.ndarray:
     """Planes (6, h, w) after the filter, rounded and clipped to their depth.
 
-    The same function filters in the encoder's measurement and in the decoder.
+    The same function filters in the encoder's measurement and in the decoder, in float32 on every machine.
     """
     _, h, w = planes.shape
     halo = 2 + 2 * network.config.blocks  # rows that a convolution chain looks at
@@ -83,16 +82,24 @@ def filtered(network: Filter, planes: np.ndarray, depth: int, qp: float) -> np.n
         bottom = min(h, top + step)
         first, last = max(0, top - halo), min(h, bottom + halo)
         x = to_tensor(planes[:, first:last], depth)[None].contiguous(memory_format=torch.channels_last)
-        with autocast(x.device):
+        with torch.autocast(x.device.type, enabled=False):
             y = network(x, level)[0, :, top - first : bottom - first]
         out[:, top:bottom] = ((y + 0.5) * top_code).round().clamp(0, top_code).numpy().astype(planes.dtype)
     return out
 
 
-def squared_errors(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+def samples_of(height: int, width: int) -> np.ndarray:
+    """Samples of Y, U, V in a picture of that luma size: float64 (3,)."""
+    chroma = ((height + 1) // 2) * ((width + 1) // 2)
+    return np.array([height * width, chroma, chroma], np.float64)
+
+
+def squared_errors(a: np.ndarray, b: np.ndarray, height: int, width: int) -> np.ndarray:
     """Sums of squared errors of Y, U, V between planes, in code values squared: float64 (3,).
 
-    Lines and columns that padding added count as well: they repeat the edge.
+    height, width: of the luma plane; what `pack` added to odd ones does not count.
     """
-    error = np.square(a.astype(np.int32) - b.astype(np.int32)).sum((1, 2), dtype=np.int64).astype(np.float64)
-    return np.array([error[:4].sum(), error[4], error[5]])
+    error = np.square(a.astype(np.int32) - b.astype(np.int32))
+    phases = [error[2 * i + j, : (height - i + 1) // 2, : (width - j + 1) // 2] for i in (0, 1) for j in (0, 1)]
+    luma = sum(int(phase.sum(dtype=np.int64)) for phase in phases)
+    return np.array([luma, *error[4:].sum((1, 2), dtype=np.int64)], np.float64)

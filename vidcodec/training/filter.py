@@ -16,8 +16,8 @@ import torch
 from torch import Tensor
 
 from vidcodec.errors import TrainingError
-from vidcodec.models.msp import plane_mse
 from vidcodec.postfilter.network import PROFILES, Filter, freeze_multipliers
+from vidcodec.rate import plane_mse
 from vidcodec.training.filter_data import Pairs, prepare_pairs
 from vidcodec.training.run import Run, RunConfig, averaged
 
