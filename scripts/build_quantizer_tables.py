@@ -1,11 +1,11 @@
-"""Build the distributions of quantised symbols that vidcodec ships (vidcodec/quantize/tables.npz).
+"""Build the distributions of quantised symbols that vidcodec ships (vidcodec/latents/tables.npz).
 
 Run once per version of the tables; the file is committed and never rebuilt by the codec. Each table starts from the
 cells between the midpoints of its quantiser's points. Then normal values of mixed deviations are quantised with the
 rates so far, and the symbols that come out are counted, a few times over. Heavier tails: the deviation itself is
 drawn log-normally around what the index says (the second moment kept).
 
-    python scripts/build_quantizer_tables.py vidcodec/quantize/tables.npz
+    python scripts/build_quantizer_tables.py vidcodec/latents/tables.npz
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ from pathlib import Path
 import numpy as np
 
 from vidcodec.entropy.scales import LEVELS, index_to_scale
-from vidcodec.quantize.kernels import decide_scalar, decide_trellis, walk_states
-from vidcodec.quantize.quantizer import MACHINES
-from vidcodec.quantize.tables import Tables, shipped
+from vidcodec.latents.kernels import decide_scalar, decide_trellis, walk_states
+from vidcodec.latents.quantizer import MACHINES
+from vidcodec.latents.tables import Tables, shipped
 
 TOTAL = 1 << 16
 TAIL = 2.0**-17

@@ -17,11 +17,11 @@ import numpy as np
 import torch
 
 from vidcodec import EncodeOptions, Frame, Sampling, VideoDecoder, VideoFormat, encode_video
-from vidcodec.codec import quantising
-from vidcodec.models.checkpoint import save_model
-from vidcodec.models.lossless import Lossless, LosslessConfig
-from vidcodec.models.lossless_checkpoint import save_lossless
-from vidcodec.models.msp import Msp, MspConfig
+from vidcodec.families.lossless.checkpoint import save_lossless
+from vidcodec.families.lossless.network import Lossless, LosslessConfig
+from vidcodec.families.msp import quantising
+from vidcodec.families.msp.checkpoint import save_model
+from vidcodec.families.msp.network import Msp, MspConfig
 from vidcodec.video import open_writer
 
 GOLDEN = Path(__file__).resolve().parent.parent / "tests" / "data" / "golden"
@@ -30,8 +30,9 @@ GOLDEN = Path(__file__).resolve().parent.parent / "tests" / "data" / "golden"
 def tiny_network() -> Msp:
     torch.manual_seed(20)
     config = MspConfig(
-        widths=(12, 12, 12),
-        blocks=(1, 1, 1),
+        widths=(12, 12),
+        blocks=(1, 1),
+        analysis_blocks=None,
         latent=12,
         hyper=6,
         mean_features=8,
@@ -45,7 +46,7 @@ def tiny_network() -> Msp:
     model = Msp(config)
     with torch.no_grad():
         for p in model.pass_scale:
-            p.head.weight.mul_(8)  # type: ignore[union-attr]
+            p.head.weight.mul_(8)  # type: ignore[union-attr, operator]
     return model
 
 
@@ -58,15 +59,21 @@ def tiny_lossless() -> Lossless:
 CASES: dict[str, dict[str, Any]] = {
     "clip": {"quantizer": "uniform", "quality": 60},
     "trellis": {"quantizer": "trellis", "quality": 90, "update_parameters": "biases"},
-    "rdoq": {"quantizer": "rdoq", "quality": 30, "update_parameters": "low-rank", "update_prior": "adaptive"},
+    "rdoq": {
+        "quantizer": "rdoq",
+        "quality": 90,
+        "update_parameters": "low-rank:2",
+        "update_prior": "no-rate",
+        "steps": 80,
+    },
     "lossless": {"lossless": True, "update_parameters": "last-layer"},
 }
 
 
 def make(name: str, clip: Path, weights: Path) -> None:
     """One stream and what it must decode to."""
-    lossy = {} if "lossless" in CASES[name] else {"refine": "none"}
-    options = EncodeOptions(sampling=Sampling(fps=None), weights=weights, steps=30, **lossy, **CASES[name])
+    case = CASES[name] if "lossless" in CASES[name] else {"refine": "none", **CASES[name]}
+    options = EncodeOptions(sampling=Sampling(fps=None), weights=weights, **{"steps": 30, **case})
     result = encode_video(clip, GOLDEN / f"{name}.vdc", options)
     with VideoDecoder(GOLDEN / f"{name}.vdc", weights=weights, device="cpu") as decoder:
         frames = [decoder.frame(i) for i in range(len(decoder))]

@@ -26,26 +26,30 @@ from typing import Any
 import cv2
 import numpy as np
 import torch
-from _measuring import Point, Results, digest_of, names, parser, show, table, weights_digest
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-import vidcodec.codec.decode as decode_module
-import vidcodec.codec.pictures as pictures_module
+import vidcodec.families.family as family_module
+from vidcodec.checkpoint import is_sent
 from vidcodec.codec.decode import VideoDecoder
 from vidcodec.codec.encode import encode_video
 from vidcodec.codec.options import EncodeOptions
-from vidcodec.codec.pictures import MspPictureCodec
-from vidcodec.models.checkpoint import is_sent
-from vidcodec.models.msp import PROFILES, HyperMean, Msp, PassMean
-from vidcodec.models.msp_exact import ExactScales
-from vidcodec.quantize.coder import SymbolDecoder
+from vidcodec.evaluation.measurement import Figure, Measurement, numbers, parser, words
+from vidcodec.evaluation.provenance import digest_of
+from vidcodec.evaluation.tables import markdown, show
+from vidcodec.families.msp.exact import ExactScales
+from vidcodec.families.msp.network import PROFILES, HyperMean, Msp, PassMean
+from vidcodec.families.msp.pictures import MspPictureCodec
+from vidcodec.latents.coder import SymbolDecoder
+from vidcodec.latents.symbols import SymbolLog
+from vidcodec.rate import RateLevel
 from vidcodec.video import Frame, Sampling, VideoReader, open_writer
 
 DECODER_PARTS = ("Synthesis", "HyperMean", "PassMean", "scale path")
 ENCODER_PARTS = ("Analysis", "HyperAnalysis")
 MODULES = (*DECODER_PARTS[:3], *ENCODER_PARTS)
 COUNTED_SIZE = (1088, 1920)
+CODE = ("bitstream", "codec", "entropy", "families", "latents", "updates")
 
 
 # --------------------------------------------------------------------------- multiplications
@@ -53,7 +57,7 @@ COUNTED_SIZE = (1088, 1920)
 
 def count_macs(model: Msp, height: int = COUNTED_SIZE[0], width: int = COUNTED_SIZE[1]) -> dict[str, dict[str, float]]:
     """kMAC per luma pixel by part, of the decoder and of what the encoder runs besides its entropy model."""
-    codec = MspPictureCodec(model, 512)
+    codec = MspPictureCodec(model, RateLevel(512))
     planes = torch.rand(1, 6, height // 2, width // 2, generator=torch.Generator().manual_seed(0)) * 0.2 - 0.1
 
     def counted(run: Callable[[], Any]) -> dict[str, float]:
@@ -66,16 +70,13 @@ def count_macs(model: Msp, height: int = COUNTED_SIZE[0], width: int = COUNTED_S
     decoding = counted(lambda: codec.decode(payload, height, width))
     encoding = counted(lambda: codec.encode(planes))
     assert decoding.keys() >= set(DECODER_PARTS), f"parts the decoder runs: {sorted(decoding)}"
-    return {
-        "decoder": {p: decoding[p] for p in DECODER_PARTS},
-        "encoder": {p: encoding[p] for p in ENCODER_PARTS},
-    }
+    return {"decoder": {p: decoding[p] for p in DECODER_PARTS}, "encoder": {p: encoding[p] for p in ENCODER_PARTS}}
 
 
 def count_parameters(model: nn.Module) -> dict[str, int]:
     """Parameters: all of them, and those the decoder uses."""
     sizes = {n: p.numel() for n, p in model.named_parameters()}
-    return {"all": sum(sizes.values()), "decoder": sum(s for n, s in sizes.items() if is_sent(n))}
+    return {"all": sum(sizes.values()), "decoder": sum(s for n, s in sizes.items() if is_sent(model, n))}
 
 
 # ------------------------------------------------------------------------------------- speed
@@ -100,8 +101,8 @@ PARTS_OF_TIME: dict[str, list[tuple[Any, str]]] = {
     "scale path (integers)": [(ExactScales, "features"), (ExactScales, "pass_index")],
     "mean path": [(HyperMean, "forward"), (PassMean, "forward")],
     "synthesis": [(Msp, "synthesise")],
-    "log and checksum": [(pictures_module.SymbolLog, "add")],
-    "planes to frame": [(decode_module, "planes_to_frame")],
+    "log and checksum": [(SymbolLog, "add")],
+    "planes to frame": [(family_module, "planes_to_frame")],
 }
 
 
@@ -128,10 +129,10 @@ def stopwatch(seconds: dict[str, float]) -> Iterator[None]:
         yield
 
 
-def decode_speed(coded: Path, weights: Path | None, threads: int, repeats: int) -> Point:
+def decode_speed(coded: Path, weights: Path | None, threads: int, repeats: int) -> Figure:
     """Frames per second of the best of some decodings of a file, and where its time went."""
     torch.set_num_threads(threads)
-    best: Point = {"seconds": float("inf")}
+    best: Figure = {"seconds": float("inf")}
     with VideoDecoder(coded, weights=weights, device="cpu") as decoder:
         decoder.frame(0)  # the first one builds the codec
         for _ in range(repeats):
@@ -146,7 +147,7 @@ def decode_speed(coded: Path, weights: Path | None, threads: int, repeats: int) 
     return {**best, "fps": best["frames"] / best["seconds"], "ms": 1e3 * best["seconds"] / best["frames"]}
 
 
-def measure_speed(args: argparse.Namespace, size: str, threads: int) -> Point:
+def measure_speed(args: argparse.Namespace, size: str, threads: int) -> Figure:
     """One size, one number of threads."""
     width, height = (int(n) for n in size.split("x"))
     with tempfile.TemporaryDirectory(prefix="vidcodec-") as folder:
@@ -163,24 +164,12 @@ def measure_speed(args: argparse.Namespace, size: str, threads: int) -> Point:
 # -------------------------------------------------------------------------------------- main
 
 
-def arguments() -> argparse.Namespace:
-    p = parser(__doc__, threads=False)
-    p.add_argument("clip", type=Path, metavar="CLIP")
-    p.add_argument("--sizes", type=names, default=["352x288", "1280x720", "1920x1080"], metavar="WxH,WxH")
-    p.add_argument("--thread-counts", type=names, default=["1", "2"], metavar="N,N")
-    p.add_argument("--frames", type=int, default=5, help="default: %(default)s")
-    p.add_argument("--repeats", type=int, default=3, help="decodings of which the fastest counts (default: 3)")
-    p.add_argument("--quality", type=float, default=50.0, help="default: %(default)g")
-    p.add_argument("--rival", action="store_true", help="time CompressAI's mbt2018 too: about a minute")
-    return p.parse_args()
-
-
-def mac_point(profile: str) -> Point:
+def mac_figure(profile: str) -> Figure:
     model = Msp(PROFILES[profile]).eval().requires_grad_(False)
     return {"kmac_per_pixel": count_macs(model), "parameters": count_parameters(model)}
 
 
-def rival_point(size: str, threads: int) -> Point:
+def rival_figure(size: str, threads: int) -> Figure:
     """Seconds for one frame through CompressAI's mbt2018, whose decoder visits every latent in turn."""
     from compressai.zoo import mbt2018
 
@@ -198,69 +187,62 @@ def rival_point(size: str, threads: int) -> Point:
 
 
 def main() -> None:
-    args = arguments()
+    p = parser(__doc__, "complexity", frames=5)
+    p.add_argument("clip", type=Path, metavar="CLIP")
+    p.add_argument("--sizes", type=words, default=["352x288", "1280x720", "1920x1080"], metavar="WxH,WxH")
+    p.add_argument("--thread-counts", type=numbers, default=[1, 2], metavar="N,N")
+    p.add_argument("--repeats", type=int, default=3, help="decodings of which the fastest counts (default: 3)")
+    p.add_argument("--quality", type=float, default=50.0, help="default: %(default)g")
+    p.add_argument("--rival", action="store_true", help="time CompressAI's mbt2018 too: about a minute")
+    args = p.parse_args()
     torch.set_flush_denormal(True)
-    results = Results("complexity", __doc__.partition("\n\n")[0], args)
-    digest = {"weights_digest": weights_digest(args.weights)}
-    shapes = {
-        profile: results.point(
-            {"of": "multiplications", "size": "1920x1088", "shape": PROFILES[profile].to_dict()},
-            partial(mac_point, profile),
-        )
+    m = Measurement(args, __doc__)
+    macs = {
+        profile: m.figure({"macs of": profile, "size": "1920x1088"}, partial(mac_figure, profile), ["families"])
         for profile in PROFILES
     }
-    clip = {"clip": args.clip.name, "clip_digest": digest_of(args.clip), "quality": args.quality}
-    speeds = [
-        results.point(
-            {**clip, "size": size, "decode_threads": threads, "frames": args.frames, **digest},
-            partial(measure_speed, args, size, int(threads)),
-        )
-        for size in args.sizes
-        for threads in args.thread_counts
-    ]
-    text, summary = [], {}
-    known = {profile: p for profile, p in shapes.items() if p}
+    known = {profile: f for profile, f in macs.items() if f}
+    sums = {profile: sum(f["kmac_per_pixel"]["decoder"].values()) for profile, f in known.items()}
     rows = [
-        [profile, f"{p['parameters']['all']:,}", f"{p['parameters']['decoder']:,}"]
-        + [show(p["kmac_per_pixel"]["decoder"][k], 3) for k in DECODER_PARTS]
-        + ["**" + show(sum(p["kmac_per_pixel"]["decoder"].values()), 3) + "**"]
-        + [show(sum(p["kmac_per_pixel"]["encoder"].values()), 3)]
-        for profile, p in known.items()
+        [profile, f"{f['parameters']['all']:,}", f"{f['parameters']['decoder']:,}"]
+        + [show(f["kmac_per_pixel"]["decoder"][k], 3) for k in DECODER_PARTS]
+        + [f"**{show(sums[profile], 3)}**", show(sum(f["kmac_per_pixel"]["encoder"].values()), 3)]
+        for profile, f in known.items()
     ]
-    summary["decoder_kmac_per_pixel"] = {n: sum(p["kmac_per_pixel"]["decoder"].values()) for n, p in known.items()}
     head = ["profile", "parameters", "of the decoder", *DECODER_PARTS, "**decoder**", "analysis (encoder only)"]
-    text += ["Thousand multiplications a luma pixel, at 1920x1088:", table(head, rows)]
-    there = [p for p in speeds if p]
-    head = ("size", "threads", "bpp", "frames/s", "ms a frame", *PARTS_OF_TIME, "rest", "encoding ms")
-    rows = []
-    for p in there:
-        parts = p["ms_by_part"]
-        rest = p["ms"] - sum(parts.values())
-        rows.append(
-            [p["size"], p["decode_threads"], show(p["bpp"], 3), show(p["fps"]), show(p["ms"], 0)]
-            + [show(parts[k], 0) for k in PARTS_OF_TIME]
-            + [show(rest, 0), show(p["encode_ms_unadapted"], 0)]
-        )
-    remark = (
-        f"{args.frames} frames of {args.clip.name}, scaled, quality {args.quality:g}, fastest of {args.repeats} runs; "
-        "milliseconds a frame by part. `encoding ms`: of one frame without adaptation."
+    clip = {"clip": args.clip.name, "clip_digest": digest_of(args.clip), "quality": args.quality}
+    clip |= {"frames": args.frames, "weights_digest": args.weights and digest_of(args.weights)}
+    places = list(itertools.product(args.sizes, map(int, args.thread_counts)))
+    speeds = [m.figure({**clip, "size": s, "threads": n}, partial(measure_speed, args, s, n), CODE) for s, n in places]
+    times = [
+        [f["size"], str(f["threads"]), show(f["bpp"], 3), show(f["fps"]), show(f["ms"], 0)]
+        + [show(f["ms_by_part"][k], 0) for k in PARTS_OF_TIME]
+        + [show(f["ms"] - sum(f["ms_by_part"].values()), 0), show(f["encode_ms_unadapted"], 0)]
+        for f in speeds
+        if f
+    ]
+    size, threads = places[-1]
+    rival = (
+        m.figure({"codec": "mbt2018 4", "size": size, "threads": threads}, partial(rival_figure, size, threads), [])
+        if args.rival
+        else None
     )
-    text += [table(head, rows, 2), remark]
-    if args.rival and there:
-        size, threads = args.sizes[-1], args.thread_counts[-1]
-        rival = results.point(
-            {"codec": "compressai mbt2018 4, random weights", "size": size, "decode_threads": threads},
-            partial(rival_point, size, int(threads)),
-        )
-        ours = next((p for p in there if (p["size"], p["decode_threads"]) == (size, threads)), None)
-        if rival and ours:
-            summary["times_faster_than_mbt2018"] = rival["decode_seconds"] / (ours["ms"] / 1e3)
-            text.append(
-                f"One {size} frame, {threads} threads: mbt2018 {rival['decode_seconds']:.1f} s, "
-                f"ours {ours['ms'] / 1e3:.2f} s, {summary['times_faster_than_mbt2018']:.0f} times faster "
-                "(its weights are random)."
-            )
-    results.finish(summary, "\n\n".join(text))
+    last = speeds[-1]
+    compared = (
+        f"One {size} frame, {threads} threads: mbt2018 {rival['decode_seconds']:.1f} s, ours {last['ms'] / 1e3:.2f} s, "
+        f"{rival['decode_seconds'] / (last['ms'] / 1e3):.0f} times faster (its weights are random)."
+        if rival and last
+        else ""
+    )
+    m.publish(
+        "Thousand multiplications a luma pixel, at 1920x1088:",
+        markdown(head, rows),
+        markdown(["size", "threads", "bpp", "frames/s", "ms a frame", *PARTS_OF_TIME, "rest", "encoding ms"], times, 2),
+        f"{args.frames} frames of {args.clip.name}, scaled, quality {args.quality:g}, fastest of {args.repeats} runs; "
+        "milliseconds a frame by part. `encoding ms`: of one frame without adaptation.",
+        compared,
+        summary={"decoder_kmac_per_pixel": sums},
+    )
 
 
 if __name__ == "__main__":

@@ -24,33 +24,22 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from _measuring import Point, Results, digest_of, parser, show, table, weights_digest
 
-from vidcodec.bitstream import BitstreamReader
+import vidcodec.latents.symbols as symbols_module
 from vidcodec.codec.decode import VideoDecoder
-from vidcodec.codec.pictures import SymbolLog
 from vidcodec.errors import CorruptBitstreamError
-from vidcodec.models.checkpoint import WEIGHTS
-from vidcodec.models.lossless_checkpoint import NAME as LOSSLESS
+from vidcodec.evaluation.measurement import Figure, Measurement, parser
+from vidcodec.evaluation.provenance import digest_of
+from vidcodec.evaluation.tables import markdown, show
+from vidcodec.latents.symbols import SymbolLog
 
+CODE = ("bitstream", "codec", "entropy", "families", "latents", "updates")
 INSTRUCTIONS = {
-    "SSE4.1": {"ONEDNN_MAX_CPU_ISA": "SSE41", "ATEN_CPU_CAPABILITY": "default", "MKL_ENABLE_INSTRUCTIONS": "SSE4_2"},
-    "AVX2": {"ONEDNN_MAX_CPU_ISA": "AVX2", "ATEN_CPU_CAPABILITY": "avx2", "MKL_ENABLE_INSTRUCTIONS": "AVX2"},
     "all": {},
+    "AVX2": {"ONEDNN_MAX_CPU_ISA": "AVX2", "ATEN_CPU_CAPABILITY": "avx2", "MKL_ENABLE_INSTRUCTIONS": "AVX2"},
+    "SSE4.1": {"ONEDNN_MAX_CPU_ISA": "SSE41", "ATEN_CPU_CAPABILITY": "default", "MKL_ENABLE_INSTRUCTIONS": "SSE4_2"},
 }
-
-
-def arguments() -> argparse.Namespace:
-    p = parser(__doc__, threads=False)
-    p.add_argument("file", type=Path, metavar="FILE.vdc")
-    p.add_argument("--frames", type=int, metavar="N", help="only the first N frames")
-    p.add_argument("--name", default="exactness", help="of the results files (default: %(default)s)")
-    p.add_argument("--child", nargs=3, metavar=("THREADS", "ONEDNN", "OUT"), help=argparse.SUPPRESS)
-    p.add_argument("--device", default="cpu", help=argparse.SUPPRESS)
-    return p.parse_args()
-
-
-# ------------------------------------------------------------------------------ one process
+SETTINGS = ("threads", "onednn", "instructions", "device")
 
 
 class CountedLog(SymbolLog):
@@ -65,13 +54,11 @@ class CountedLog(SymbolLog):
 
 def child(args: argparse.Namespace) -> None:
     """Decode under this process's settings; figures as JSON on stdout, planes to the file OUT."""
-    import vidcodec.codec.pictures as pictures
-
     threads, onednn, out = args.child
     torch.set_num_threads(int(threads))
     torch.backends.mkldnn.enabled = onednn == "on"  # type: ignore[assignment]
-    pictures.SymbolLog = CountedLog  # type: ignore[misc]
-    frames: list[Point] = []
+    symbols_module.SymbolLog = CountedLog  # type: ignore[misc]
+    frames: list[Figure] = []
     start = time.perf_counter()
     with VideoDecoder(args.file, weights=args.weights, device=args.device) as decoder, open(out, "wb") as planes:
         for i in range(len(decoder) if args.frames is None else min(args.frames, len(decoder))):
@@ -90,19 +77,7 @@ def child(args: argparse.Namespace) -> None:
     print(json.dumps({"frames": frames, "seconds": time.perf_counter() - start}))
 
 
-# ------------------------------------------------------------------------- all the processes
-
-
-def combinations() -> list[dict[str, str]]:
-    """The settings to compare, the reference first."""
-    every = itertools.product(("1", "2"), ("on", "off"), reversed(INSTRUCTIONS))
-    out = [{"threads": t, "onednn": d, "instructions": i, "device": "cpu"} for t, d, i in every]
-    if torch.cuda.is_available():
-        out.append({"threads": "1", "onednn": "on", "instructions": "all", "device": "cuda"})
-    return out
-
-
-def decode(args: argparse.Namespace, setting: dict[str, str], out: Path) -> Point:
+def decode(args: argparse.Namespace, setting: dict[str, str], out: Path) -> Figure:
     """What a process of its own decodes under a setting."""
     threads = setting["threads"]
     environment = {**os.environ, **INSTRUCTIONS[setting["instructions"]]}
@@ -114,90 +89,80 @@ def decode(args: argparse.Namespace, setting: dict[str, str], out: Path) -> Poin
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     if done.returncode:
         raise RuntimeError(done.stderr.strip().splitlines()[-1] if done.stderr.strip() else "the process died")
-    return json.loads(done.stdout)
+    found: Figure = json.loads(done.stdout)
+    return found
 
 
 def pixel_difference(a: Path, b: Path) -> tuple[int, float]:
     """Largest difference of samples, and the share of samples that differ. -1: not the same number of samples."""
-    if a.stat().st_size != b.stat().st_size:
+    x, y = (np.memmap(path, "<u2", "r") if path.stat().st_size else np.zeros(0, "<u2") for path in (a, b))
+    if x.size != y.size:
         return -1, 1.0
-    largest, differing, total = 0, 0, 0
-    for x, y in zip(_pieces(a), _pieces(b), strict=True):
-        difference = np.abs(x.astype(np.int32) - y)
-        largest = max(largest, int(difference.max(initial=0)))
-        differing, total = differing + int(np.count_nonzero(difference)), total + x.size
-    return largest, differing / max(total, 1)
+    pieces = max(1, x.size // 4_000_000)
+    found = [np.abs(p.astype(np.int32) - q) for p, q in zip(*(np.array_split(s, pieces) for s in (x, y)), strict=True)]
+    return max(int(d.max(initial=0)) for d in found), sum(int(np.count_nonzero(d)) for d in found) / max(x.size, 1)
 
 
-def _pieces(path: Path):  # type: ignore[no-untyped-def]
-    samples = np.memmap(path, "<u2", "r")
-    return np.array_split(samples, max(1, samples.size // 4_000_000))
-
-
-def shipped(file: Path) -> Path | None:
-    """The weights that a file is decoded with where none are given; None: those of the default model."""
-    with BitstreamReader(file) as reader:
-        return WEIGHTS / f"{LOSSLESS}.safetensors" if reader.header.model == LOSSLESS else None
+def measure(args: argparse.Namespace, folder: Path, setting: dict[str, str], first: dict[str, str]) -> Figure:
+    """One setting against the first one."""
+    reference, other, told = folder / "reference", folder / "other", folder / "reference.json"
+    if not told.exists():
+        told.write_text(json.dumps(decode(args, first, reference)["frames"]))
+    found = decode(args, setting, other)
+    largest, share = pixel_difference(reference, other)
+    intact = [f for f in found["frames"] if "error" not in f]
+    return {
+        "frames": len(found["frames"]),
+        "intact": len(intact),
+        "symbols": sum(f["symbols"] for f in intact),
+        "sha256": hashlib.sha256("".join(f["sha256"] for f in intact).encode()).hexdigest()[:32],
+        "same_symbols": found["frames"] == json.loads(told.read_text()),
+        "largest_pixel_difference": largest,
+        "differing_samples": share,
+        "seconds": found["seconds"],
+    }
 
 
 def main() -> None:
-    args = arguments()
+    p = parser(__doc__, "exactness", frames=None)
+    p.add_argument("file", type=Path, metavar="FILE.vdc")
+    p.add_argument("--child", nargs=3, metavar=("THREADS", "ONEDNN", "OUT"), help=argparse.SUPPRESS)
+    p.add_argument("--device", default="cpu", help=argparse.SUPPRESS)
+    args = p.parse_args()
     if args.child:
         child(args)
         return
-    results = Results(args.name, __doc__.partition("\n\n")[0], args)
+    every = [(*s, "cpu") for s in itertools.product(("1", "2"), ("on", "off"), INSTRUCTIONS)]
+    every += [("1", "on", "all", "cuda")] * torch.cuda.is_available()
+    settings = [dict(zip(SETTINGS, s, strict=True)) for s in every]
+    m = Measurement(args, __doc__)
+    of = {"file": args.file.name, "file_digest": digest_of(args.file), "max_frames": args.frames}
+    of |= {"weights_digest": args.weights and digest_of(args.weights), "torch": torch.__version__}
     with tempfile.TemporaryDirectory(prefix="vidcodec-") as folder:
-        reference, other = Path(folder, "reference"), Path(folder, "other")
-        first: list[Point] = []
-
-        def measure(setting: dict[str, str]) -> Point:
-            if not first:
-                first.append(decode(args, combinations()[0], reference))
-            found = decode(args, setting, other)
-            largest, share = pixel_difference(reference, other)
-            intact = [f for f in found["frames"] if "error" not in f]
-            return {
-                "frames": len(found["frames"]),
-                "intact": len(intact),
-                "symbols": sum(f["symbols"] for f in intact),
-                "sha256": hashlib.sha256("".join(f["sha256"] for f in intact).encode()).hexdigest()[:32],
-                "same_symbols": found["frames"] == first[0]["frames"],
-                "largest_pixel_difference": largest,
-                "differing_samples": share,
-                "seconds": found["seconds"],
-            }
-
-        of = {"file": args.file.name, "file_digest": digest_of(args.file), "max_frames": args.frames}
-        of["weights_digest"] = weights_digest(args.weights or shipped(args.file))
-        points = [results.point({**of, **s}, partial(measure, s)) for s in combinations()]
-    there = [p for p in points if p]
-    same = bool(there) and all(p["same_symbols"] and p["intact"] == p["frames"] for p in there)
-    same = same and len({p["sha256"] for p in there}) == 1
-    complete = len(there) == len(combinations())
-    largest = max((p["largest_pixel_difference"] for p in there), default=0)
+        found = [m.figure({**of, **s}, partial(measure, args, Path(folder), s, settings[0]), CODE) for s in settings]
+    there = [f for f in found if f]
+    same = len({f["sha256"] for f in there}) == 1 and all(
+        f["same_symbols"] and f["intact"] == f["frames"] for f in there
+    )
+    largest = max((f["largest_pixel_difference"] for f in there), default=0)
     rows = [
         [
-            *(p[k] for k in ("threads", "onednn", "instructions", "device")),
-            str(p["intact"]),
-            show(p["symbols"], 0),
-            p["sha256"][:12],
-            str(p["largest_pixel_difference"]),
-            f"{100 * p['differing_samples']:.4f}",
-            show(p["seconds"], 1),
+            *(f[k] for k in (*SETTINGS, "intact", "symbols")),
+            f["sha256"][:12],
+            f["largest_pixel_difference"],
+            show(100 * f["differing_samples"], 4),
+            show(f["seconds"], 1),
         ]
-        for p in there
+        for f in there
     ]
-    head = ("threads", "oneDNN", "instructions", "device", "frames", "symbols", "their sha256", "largest pixel diff.")
-    text = (
-        f"{args.file.name}: {len(there)} combinations, "
-        + (f"{there[0]['frames']} frames, {show(there[0]['symbols'], 0)} symbols: " if there else "")
-        + ("identical in all of them" + " so far" * (not complete) if same else "**NOT identical**")
-        + f"; largest difference of a decoded sample {largest} code value{'s' * (largest != 1)}."
+    head = [*SETTINGS, "frames", "symbols", "their sha256", "largest pixel diff.", "differing samples %", "seconds"]
+    m.publish(
+        f"{args.file.name}: {len(there)} combinations: {'identical' if same else '**NOT identical**'} symbols in all "
+        f"of them; largest difference of a decoded sample {largest} code values.",
+        markdown(head, rows, 4),
+        summary={"combinations": len(there), "identical": same, "largest_pixel_difference": largest},
     )
-    summary = {"combinations": len(there), "complete": complete, "identical": same, "largest_pixel_difference": largest}
-    results.finish(summary, text + "\n\n" + table([*head, "differing samples %", "seconds"], rows, 4))
-    if not same:
-        raise SystemExit(1)
+    raise SystemExit(not same)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """Whether training for adaptability pays: a short meta-training against plain training of equal cost.
 
-    python scripts/measure_meta_training.py CLIP... --train-data DIR --work DIR
+    python scripts/measure_meta_training.py CLIP... --train-data DIR --arms DIR
 
 Both arms begin with the shipped weights. Meta-training is first-order MAML (Finn, Abbeel, Levine 2017, arXiv
 1703.03400): a picture stands for a video; a few steps on its crops, as adaptation would make them (every encoder
@@ -14,54 +14,23 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Iterator
-from functools import partial
 from pathlib import Path
 
 import numpy as np
 import torch
-from _measuring import (
-    Point,
-    Results,
-    add_coding_options,
-    code_clip,
-    coding_key,
-    mean_of,
-    numbers,
-    parser,
-    sampling,
-    say,
-    show,
-    table,
-)
 from torch import Tensor
 from torch.func import functional_call
 
-from vidcodec.codec.options import EncodeOptions
-from vidcodec.models.checkpoint import is_sent, load_model, save_model
-from vidcodec.models.msp import Msp
+from vidcodec.checkpoint import is_sent
+from vidcodec.evaluation.measurement import Measurement, numbers, parser, say, spec
+from vidcodec.evaluation.tables import cost_of, markdown, mean_of, per_cent, show
+from vidcodec.families.msp.checkpoint import load_model, save_model
+from vidcodec.families.msp.network import Msp
 from vidcodec.training.codec import rd_cost
 from vidcodec.training.data import Planes, load_pictures, photo_crop, planes_to_tensor
 
 ARMS = ("start", "plain", "meta")
 CROP, BATCH = 192, 4
-
-
-def arguments() -> argparse.Namespace:
-    p = parser(__doc__, threads=True)
-    add_coding_options(p)
-    p.set_defaults(steps=60)
-    p.add_argument("--train-data", type=Path, required=True, metavar="DIR", help="photographs")
-    p.add_argument("--work", type=Path, required=True, metavar="DIR", help="where the arms' weights stay")
-    p.add_argument("--outer-steps", type=int, default=250, help="of meta-training (default: %(default)s)")
-    p.add_argument("--inner-steps", type=int, default=4, help="default: %(default)s")
-    p.add_argument("--inner-lr", type=float, default=1e-4, help="root mean square of a step (default: %(default)g)")
-    p.add_argument("--lr", type=float, default=1e-4, help="of both arms, cosine to zero (default: %(default)g)")
-    p.add_argument("--qualities", type=numbers, default=[30.0, 60.0], metavar="Q,Q", help="default: 30,60")
-    p.add_argument("--frames", type=int, default=10, help="of each clip (default: %(default)s)")
-    return p.parse_args()
-
-
-# -------------------------------------------------------------------------------- training
 
 
 def crops(rng: np.random.Generator, picture: Planes) -> Tensor:
@@ -82,8 +51,8 @@ def meta_gradients(
     """One task: the costs of its inner steps, then the cost whose gradient stays in the parameters."""
     picture = pictures[int(rng.integers(len(pictures)))]
     level = torch.full((BATCH,), float(rng.uniform(0.5, 7.5)))
-    fast = dict(model.named_parameters())
-    moving = [n for n, p in fast.items() if not is_sent(n) or p.ndim == 1 or n.endswith("table")]
+    fast: dict[str, Tensor] = dict(model.named_parameters())
+    moving = [n for n, p in fast.items() if not is_sent(model, n) or p.ndim == 1 or n.endswith("table")]
     for _ in range(args.inner_steps):
         loss = cost(model, fast, crops(rng, picture), level)
         gradients = torch.autograd.grad(loss, [fast[n] for n in moving], allow_unused=True)
@@ -112,7 +81,7 @@ def train(arm: str, args: argparse.Namespace, path: Path) -> None:
         else:
             planes = torch.cat([crops(rng, pictures[i])[:1] for i in rng.integers(len(pictures), size=BATCH)])
             level = torch.from_numpy(rng.uniform(0.5, 7.5, BATCH).astype(np.float32))
-            loss = cost(model, dict(model.named_parameters()), planes, level)
+            loss = cost(model, {**dict(model.named_parameters())}, planes, level)
             optimiser.zero_grad(set_to_none=True)
             loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
@@ -124,63 +93,49 @@ def train(arm: str, args: argparse.Namespace, path: Path) -> None:
     save_model(model, path)
 
 
-# ------------------------------------------------------------------------------- measuring
-
-
 def main() -> None:
-    args = arguments()
-    results = Results("meta_training", __doc__.partition("\n\n")[0], args)
-    args.work.mkdir(parents=True, exist_ok=True)
-    weights: dict[str, Path | None] = {"start": args.weights}
+    p = parser(__doc__, "meta_training", frames=10)
+    p.add_argument("clips", type=Path, nargs="+", metavar="CLIP")
+    p.add_argument("--train-data", type=Path, required=True, metavar="DIR", help="photographs")
+    p.add_argument("--arms", type=Path, required=True, metavar="DIR", help="where the arms' weights stay")
+    p.add_argument("--outer-steps", type=int, default=250, help="of meta-training (default: %(default)s)")
+    p.add_argument("--inner-steps", type=int, default=4, help="default: %(default)s")
+    p.add_argument("--inner-lr", type=float, default=1e-4, help="root mean square of a step (default: %(default)g)")
+    p.add_argument("--lr", type=float, default=1e-4, help="of both arms, cosine to zero (default: %(default)g)")
+    p.add_argument("--qualities", type=numbers, default=[30, 60], metavar="Q,Q", help="default: 30,60")
+    p.add_argument("--steps", type=int, default=60, help="of adaptation (default: %(default)s)")
+    args = p.parse_args()
+    args.arms.mkdir(parents=True, exist_ok=True)
+    weights = {"start": args.weights}
     for arm in ARMS[1:]:
-        weights[arm] = args.work / f"{arm}-{args.outer_steps}x{args.inner_steps}.safetensors"
-        if not weights[arm].exists():  # type: ignore[union-attr]
-            train(arm, args, weights[arm])  # type: ignore[arg-type]
-    rows, relative = [], {arm: [] for arm in ARMS}  # type: ignore[var-annotated]
-    for clip in args.clips:
-        for quality in args.qualities:
-            start: Point | None = None
-            for arm in ARMS:
-                options = EncodeOptions(
-                    sampling=sampling(args.fps, args.frames),
-                    quality=quality,
-                    steps=args.steps,
-                    quantizer="uniform",
-                    refine="none",
-                    weights=weights[arm],
-                    device="cpu",
-                )
-                point = results.point(
-                    {**coding_key(clip, options, args.frames), "arm": arm}, partial(code_clip, clip, options)
-                )
-                if not point:
-                    continue
-                start = start or point
-                plain, adapted = point["candidates"]["plain"], min(point["candidates"].values())
-                best = min(start["candidates"].values())
-                relative[arm].append(100 * (adapted / best - 1))
-                gain = show(100 * (adapted / plain - 1), 2, sign=True)
-                against = show(relative[arm][-1], 2, sign=True)
-                costs = [show(plain, 4), show(adapted, 4)]
-                rows.append([clip.name, f"{quality:g}", arm, *costs, gain, against, show(point["bytes_update"], 0)])
-    head = [
-        "clip",
-        "quality",
-        "weights",
-        "J plain",
-        "J adapted",
-        "adaptation %",
-        "adapted against start %",
-        "update bytes",
-    ]
+        weights[arm] = args.arms / f"{arm}-{args.outer_steps}x{args.inner_steps}.safetensors"
+        if not weights[arm].exists():
+            train(arm, args, weights[arm])
+    usual = {"steps": args.steps, "quantizer": "uniform", "refine": "none"}
+    m = Measurement(args, __doc__)
+    results = m.evaluate(
+        args.clips, [spec("vidcodec", args.qualities, name=arm, weights=weights[arm], **usual) for arm in ARMS]
+    )
+    start = {(point.clip, point.rate_point): cost_of(point, "") for point in results.points if point.codec == "start"}
+    rows, relative = [], {arm: list[float]() for arm in ARMS}
+    for point in results.points:
+        plain, adapted, before = cost_of(point, "plain"), cost_of(point, ""), start.get((point.clip, point.rate_point))
+        if adapted and before:
+            relative[point.codec].append(100 * (adapted / before - 1))
+        figures = [show(plain, 4), show(adapted, 4), per_cent(adapted, plain, 2), per_cent(adapted, before, 2)]
+        rows.append(
+            [point.clip, f"{point.rate_point:g}", point.codec, *figures, show(point.details["update_bytes"], 0)]
+        )
     means = {arm: mean_of(values) for arm, values in relative.items()}
-    rows.append(["mean", "", "", "", "", "", "; ".join(f"{a} {show(m, 2, sign=True)}" for a, m in means.items()), ""])
-    text = (
+    head = ["clip", "quality", "weights", "J plain", "J adapted", "adaptation", "against start", "update bytes"]
+    m.publish(
+        markdown(head, rows, 3),
+        "Adapted against start, means: " + ", ".join(f"{arm} {show(v, 2, sign=True)} %" for arm, v in means.items()),
         f"{args.outer_steps} tasks of {args.inner_steps} inner steps and one outer, batches of {BATCH} crops of "
         f"{CROP}x{CROP}; plain training: as many gradients. J: true R-D-M cost in bits per pixel. Adaptation: "
-        f"{args.steps} steps on {args.frames} frames, plain rounding."
+        f"{args.steps} steps on {args.frames} frames, plain rounding.",
+        summary={"adapted_against_start_percent": means},
     )
-    results.finish({"adapted_against_start_percent": means}, f"{table(head, rows, 3)}\n\n{text}")
 
 
 if __name__ == "__main__":

@@ -10,62 +10,56 @@ time that all of them have.
 
 from __future__ import annotations
 
-import argparse
 import json
 from functools import partial
 from pathlib import Path
+from typing import Any
 
-from _measuring import Point, Results, digest_of, parser, show, table
-
+from vidcodec.evaluation.measurement import Figure, Measurement, parser
+from vidcodec.evaluation.provenance import digest_of
+from vidcodec.evaluation.tables import markdown, show
 from vidcodec.training.curve import read_curve
 
 
-def arguments() -> argparse.Namespace:
-    p = parser(__doc__)
-    p.add_argument("runs", type=Path, nargs="+", metavar="RUN")
-    return p.parse_args()
-
-
-def run_point(folder: Path) -> Point:
+def run_figure(folder: Path) -> Figure:
     config, curve = json.loads((folder / "config.json").read_text()), read_curve(folder)
+    found = {name: getattr(curve, name).tolist() for name in ("minutes", "samples", "score", "points")}
     return {
         "scales": config["model"].get("scales", 2),
         "profile": config["profile"],
         "changes": config["model"],
-        "minutes": curve.minutes.tolist(),
-        "samples": curve.samples.tolist(),
-        "score": curve.score.tolist(),
-        "points": curve.points.tolist(),
+        **found,
     }
 
 
 def main() -> None:
-    args = arguments()
-    results = Results("passes", (__doc__ or "").partition("\n\n")[0], args)
-    digest = {folder: digest_of(folder / "log.jsonl") for folder in args.runs}
-    points = [results.point({"run_folder": f.name, "log_digest": digest[f]}, partial(run_point, f)) for f in args.runs]
-    there = sorted((p for p in points if p), key=lambda p: p["scales"])
-    common = min(p["minutes"][-1] for p in there)
-    rows, summary = [], {}
-    for p in there:
-        k = min(range(len(p["minutes"])), key=lambda i: abs(p["minutes"][i] - common))
-        saving = 1 - 2 ** (p["score"][k] - summary.setdefault("reference", p["score"][k]))
-        summary[f"scales {p['scales']}"] = {"score": p["score"][k], "saving": saving}
-        levels = ["/".join(f"{v:.{d}f}" for v, d in zip(point[:2], (3, 2), strict=True)) for point in p["points"][k]]
-        rows.append(
-            [
-                str(p["scales"]),
-                str(1 + 3 * p["scales"]),
-                show(p["minutes"][k], 1),
-                f"{p['samples'][k]:.0f}",
-                show(p["score"][k], 4),
-                show(-100 * saving, 1),
-                *levels,
-            ]
-        )
-    levels = [f"level {s}: bpp/dB" for s in (1, 3, 5, 7, 9)]
-    head = ["scales", "passes", "minutes", "crops", "score", "R-D cost %", *levels]
-    results.finish(summary, table(head, rows, 0) + "\n\nLevels in tenths of the rate range; one run of each.")
+    p = parser(__doc__, "passes")
+    p.add_argument("runs", type=Path, nargs="+", metavar="RUN")
+    args = p.parse_args()
+    m = Measurement(args, __doc__)
+    keys = {folder: {"run": folder.name, "log_digest": digest_of(folder / "log.jsonl")} for folder in args.runs}
+    found = [m.figure(key, partial(run_figure, folder), ["training/curve.py"]) for folder, key in keys.items()]
+    there = sorted((f for f in found if f), key=lambda f: f["scales"])
+    common = min(f["minutes"][-1] for f in there)
+    rows = []
+    summary: dict[str, Any] = {}
+    for f in there:
+        k = min(range(len(f["minutes"])), key=lambda i: abs(f["minutes"][i] - common))
+        saving = 1 - 2 ** (f["score"][k] - summary.setdefault("reference", f["score"][k]))
+        summary[f"scales {f['scales']}"] = {"score": f["score"][k], "saving": saving}
+        figures = [show(f["minutes"][k], 1), show(f["samples"][k], 0), show(f["score"][k], 4), show(-100 * saving, 1)]
+        levels = [f"{bpp:.3f}/{psnr:.2f}" for bpp, psnr, *_ in f["points"][k]]
+        rows.append([str(f["scales"]), str(1 + 3 * f["scales"]), *figures, *levels])
+    head = [
+        "scales",
+        "passes",
+        "minutes",
+        "crops",
+        "score",
+        "R-D cost %",
+        *(f"level {s}: bpp/dB" for s in (1, 3, 5, 7, 9)),
+    ]
+    m.publish(markdown(head, rows, 0), "Levels in tenths of the rate range; one run of each.", summary=summary)
 
 
 if __name__ == "__main__":

@@ -10,20 +10,19 @@ is then compared with plain rounding's.
 
 from __future__ import annotations
 
-import argparse
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import partial
 
 import numpy as np
-from _measuring import Point, Results, parser, show, table
 
-from vidcodec.entropy.rans import RansDecoder, RansEncoder
 from vidcodec.entropy.scales import MAX_INDEX, index_to_scale
-from vidcodec.quantize.choice import choose_quantizer
-from vidcodec.quantize.coder import SymbolDecoder, SymbolEncoder
-from vidcodec.quantize.quantizer import HIGH_RATE_TRADE_OFF, Quantizer, quantise, reconstruct, symbol_bits
+from vidcodec.evaluation.measurement import Figure, Measurement, parser
+from vidcodec.evaluation.tables import markdown, show
+from vidcodec.latents.choice import choose_quantizer
+from vidcodec.latents.coder import SymbolDecoder, SymbolEncoder
+from vidcodec.latents.quantizer import HIGH_RATE_TRADE_OFF, Quantizer, quantise, reconstruct, symbol_bits
 
 SCALES = np.array([index_to_scale(float(i)) for i in range(MAX_INDEX + 1)])
 WINDOW = 24
@@ -38,13 +37,15 @@ FAMILIES = {
     "TCQ8": ("trellis8", (0, 1, 2, 3)),
 }
 RUNS = (15, 30, 60, 120, 1000)
+PARTS = ("decide", "encode", "decode", "values")
+WORKED = {  # quantisers whose speed is measured
+    "plain": Quantizer(),
+    "RDOQ": Quantizer("scalar", 2, 0),
+    "TCQ4": Quantizer("trellis4", 2, 3),
+    "TCQ8": Quantizer("trellis8", 2, 3),
+}
+CODE = ("entropy", "latents")
 FRAME = 384 * 68 * 120  # latents of 384 channels of a 1920x1088 picture
-
-
-def arguments() -> argparse.Namespace:
-    p = parser(__doc__)
-    p.add_argument("--samples", type=int, default=200_000, help="latents of each source (default: %(default)s)")
-    return p.parse_args()
 
 
 def source(law: str, centre: int, samples: int) -> tuple[np.ndarray, np.ndarray]:
@@ -74,13 +75,13 @@ def weigh(
     return bits, float(np.square(residual - values / 256).mean()), symbols
 
 
-def rate_distortion(law: str, centre: int, samples: int) -> Point:
+def rate_distortion(law: str, centre: int, samples: int) -> Figure:
     """Plain rounding, then every family: its curve and its rate at plain rounding's distortion."""
     x, i = source(law, centre, samples)
     plain = Quantizer()
     _, target, symbols = weigh(plain, x, i, None)
     rate = coded_bits(plain, symbols, i) / samples
-    out: Point = {"bits": rate, "mse": target, "families": {}}
+    out: Figure = {"bits": rate, "mse": target, "families": {}}
     for name, (kind, sets) in FAMILIES.items():
         curve = []
         for trade_off in TRADE_OFFS:
@@ -110,7 +111,7 @@ def rate_distortion(law: str, centre: int, samples: int) -> Point:
     return out
 
 
-def run_lengths(centre: int, samples: int) -> Point:
+def run_lengths(centre: int, samples: int) -> Figure:
     """What starting the trellis anew costs: the cost's growth at equal trade-off, in per cent of the bits."""
     x, i = source("normal", centre, samples)
     quantizer = choose_quantizer(x, i, HIGH_RATE_TRADE_OFF, kinds=["trellis8"], table_sets=[2])
@@ -139,18 +140,11 @@ def seconds(work: Callable[[], object]) -> float:
     return min(times)
 
 
-def speed(name: str, samples: int) -> Point:
+def speed(name: str, samples: int) -> Figure:
     """Million latents a second on one core: decisions, bytes, symbols back, values."""
     x, i = source("normal", 13, samples)
-    coded = i > 0
-    quantizer = {
-        "plain": Quantizer(),
-        "plain, compressai.ans": Quantizer(),
-        "RDOQ": Quantizer("scalar", 2, 0),
-        "TCQ4": Quantizer("trellis4", 2, 3),
-        "TCQ8": Quantizer("trellis8", 2, 3),
-    }[name]
-    trade_off = None if name.startswith("plain") else HIGH_RATE_TRADE_OFF
+    quantizer = WORKED[name]
+    trade_off = None if name == "plain" else HIGH_RATE_TRADE_OFF
     symbols = quantise(quantizer, x, i, trade_off).symbols
 
     def encode() -> bytes:
@@ -158,98 +152,68 @@ def speed(name: str, samples: int) -> Point:
         encoder.put_quantised(quantizer, symbols, i)
         return encoder.finish()
 
-    def encode_with_library() -> bytes:
-        encoder = RansEncoder()
-        encoder.put(symbols[coded], i[coded])
-        return encoder.finish()
-
     payload = encode()
-    library = "compressai" in name
     work: dict[str, Callable[[], object]] = {
         "decide": lambda: quantise(quantizer, x, i, trade_off),
-        "encode": encode_with_library if library else encode,
-        "decode": (lambda: RansDecoder(payload, samples).get(i[coded]))
-        if library
-        else (lambda: SymbolDecoder(payload).get_quantised(quantizer, i)),
+        "encode": encode,
+        "decode": lambda: SymbolDecoder(payload).get_quantised(quantizer, i),
         "values": lambda: reconstruct(quantizer, symbols, i),
     }
     return {part: samples / seconds(do) / 1e6 for part, do in work.items()}
 
 
+def against(f: Figure) -> float | None:
+    """Bits of TCQ8 against RDOQ, in per cent."""
+    rdoq, tcq = (f["families"][name]["bits"] for name in ("RDOQ", "TCQ8"))
+    return None if rdoq is None or tcq is None else 100 * (tcq / rdoq - 1)
+
+
+def cell(family: Figure) -> str:
+    return f"{show(family['change'], 1, sign=True)} ({family['set']}, {family['shift']})"
+
+
 def main() -> None:
-    args = arguments()
-    results = Results("quantizers", __doc__.partition("\n\n")[0], args)
-    curves, runs, speeds = [], [], []
-    for law in LAWS:
-        for centre in CENTRES:
-            key: Point = {"what": "rate-distortion", "law": law, "centre": centre, "samples": args.samples}
-            if p := results.point(key, partial(rate_distortion, law, centre, args.samples)):
-                curves.append(p)
-    for centre in (0, 8, 18):
-        key = {"what": "runs", "centre": centre, "samples": args.samples}
-        if p := results.point(key, partial(run_lengths, centre, args.samples)):
-            runs.append(p)
-    for name in ("plain, compressai.ans", "plain", "RDOQ", "TCQ4", "TCQ8"):
-        key = {"what": "speed", "name": name, "samples": args.samples}
-        if p := results.point(key, partial(speed, name, args.samples)):
-            speeds.append(p)
+    p = parser(__doc__, "quantizers")
+    p.add_argument("--samples", type=int, default=200_000, help="latents of each source (default: %(default)s)")
+    n = p.parse_args().samples
+    m = Measurement(p.parse_args(), __doc__)
 
-    def cell(family: Point) -> str | None:
-        change = show(family["change"], 1, sign=True)
-        return change and f"{change} ({family['set']}, {family['shift']})"
+    def figures(what: str, keys: Iterable[Figure], measure: Callable[..., Figure]) -> list[Figure]:
+        found = (m.figure({"what": what, **k, "samples": n}, partial(measure, *k.values(), n), CODE) for k in keys)
+        return [f for f in found if f]
 
-    rd = table(
-        ("latents", "plain, bit/latent", *FAMILIES, "TCQ8 against RDOQ"),
-        (
-            [p["law"], show(p["bits"], 3), *(cell(f) for f in p["families"].values()), show(against(p), 1, sign=True)]
-            for p in curves
-        ),
-    )
-    loss = table(
-        ("bit/latent", *(f"runs of {n}" for n in RUNS)),
-        ([show(p["bits"], 2), *(show(p["loss"][str(n)], 2, sign=True) for n in RUNS)] for p in runs),
-        left=0,
-    )
-    plain = next((p for p in speeds if p["name"] == "plain"), None)
-    rates = table(
-        (
-            "",
-            *(f"{part}, M/s" for part in ("decide", "encode", "decode", "values")),
-            "decide: ratio to plain",
-            "encode, decode: ratio to plain",
-            "1080p frame, decide, s",
-        ),
-        (
-            [
-                p["name"],
-                *(show(p[k], 1) for k in ("decide", "encode", "decode", "values")),
-                plain and show(p["decide"] / plain["decide"], 3),
-                plain and f"{p['encode'] / plain['encode']:.2f}, {p['decode'] / plain['decode']:.2f}",
-                show(FRAME / p["decide"] / 1e6, 2),
-            ]
-            for p in speeds
-        ),
-    )
-    remarks = (
+    curves = figures("rate-distortion", [{"law": w, "centre": c} for w in LAWS for c in CENTRES], rate_distortion)
+    runs = figures("runs", [{"centre": centre} for centre in (0, 8, 18)], run_lengths)
+    speeds = figures("speed", [{"name": name} for name in WORKED], speed)
+    plain = {k: next((f[k] for f in speeds if f["name"] == "plain"), None) for k in PARTS}
+    rd = [
+        [f["law"], show(f["bits"], 3), *map(cell, f["families"].values()), show(against(f), 1, sign=True)]
+        for f in curves
+    ]
+    loss = [[show(f["bits"], 2), *(show(f["loss"][str(k)], 2, sign=True) for k in RUNS)] for f in runs]
+    rates = [
+        [
+            *(f["name"], *(show(f[k], 1) for k in PARTS)),
+            *(show(f[k] / plain[k], 2) for k in PARTS[:3] if plain[k]),
+            show(FRAME / f["decide"] / 1e6, 2),
+        ]
+        for f in speeds
+    ]
+    head = ["", *(f"{part}, M/s" for part in PARTS), *(f"{part}: ratio to plain" for part in PARTS[:3])]
+    m.publish(
+        markdown(["latents", "plain, bit/latent", *FAMILIES, "TCQ8 against RDOQ"], rd),
         "Per cent of bits at plain rounding's mean squared error, coded bytes, each stream decoded and compared; in "
         "brackets the table set and shift chosen nearest to it. 'RDOQ, plain tables' decides by the tables that hold "
         "for plain rounding; 'RDOQ' has tables measured on its own decisions, as the trellises have. The last column "
         "compares TCQ8 with the latter. Deviations are known exactly here, and no encoder was trained: real latents "
-        "leave less to gain."
+        "leave less to gain.",
+        markdown(["bit/latent", *(f"runs of {k}" for k in RUNS)], loss, 0),
+        "Starting an 8-state trellis anew every so many latents: growth of the cost at the same trade-off, in per cent "
+        "of the bits.",
+        markdown([*head, "1080p frame, decide, s"], rates),
+        f"Speed on one thread, by processor time; a 1080p frame is {FRAME:,} latents.",
+        summary={f"{f['law']} {f['bits']:.3f}": against(f) for f in curves},
     )
-    cost_remark = (
-        "Starting an 8-state trellis anew every so many latents: growth of the cost at the same trade-off, in per "
-        "cent of the bits."
-    )
-    speed_remark = f"Speed on one thread, by processor time; a 1080p frame is {FRAME:,} latents."
-    summary = {f"{p['law']} {p['bits']:.3f}": against(p) for p in curves}
-    results.finish(summary, "\n\n".join([rd, remarks, loss, cost_remark, rates, speed_remark]))
-
-
-def against(p: Point) -> float | None:
-    """Bits of TCQ8 against RDOQ, in per cent."""
-    rdoq, tcq = (p["families"][name]["bits"] for name in ("RDOQ", "TCQ8"))
-    return None if rdoq is None or tcq is None else 100 * (tcq / rdoq - 1)
 
 
 if __name__ == "__main__":

@@ -1,224 +1,168 @@
 """The experiment of van Rozendaal, Huijben and Cohen 2021 (arXiv 2101.08687): a codec overfitted to one video's
 I-frames, with the cost of sending its weights inside the loss.
 
-    python scripts/measure_seed.py CLIP...
+    python scripts/measure_seed.py CLIP... [--only rates,steps,ablation,amortisation] [--anchors JSON]
 
-I-frames at 2 frames a second. Four parts, all from real files:
+Four parts, all from real files:
 
-    rates         no adaptation, encoder only, full model, at four or more rate points; bits of update and latents
+    rates         no adaptation, encoder only, full model, at four or more rate points; bits of update and latents;
+                  beside codecs measured elsewhere, where the anchors have the same frames
     steps         the training curve of the full model: R-D-M cost over finetuning steps
     ablation      the update's prior at one rate: ours, spike and slab, no rate term, no quantisation in the loop
-    amortisation  bits of the update per frame over the number of frames that share it
+    amortisation  what the update costs and gains over the number of frames that share it
 
-Symbols are decided by the quantiser asked for in all of them, latents are not refined. A run that was stopped goes on
-where it was. Writes results/NAME.json, .md and figures.
+Latents are not refined. --fps, --frames and --max-time make of it the same on long videos.
 """
 
 from __future__ import annotations
 
-import argparse
-from dataclasses import replace
+import json
 from pathlib import Path
+from typing import Any
 
-from _evaluating import comparison_rows, ours, parser, publish, run
-from _measuring import numbers, show, table
-
-from vidcodec.codec.presets import QUANTIZERS, UPDATE_PRIORS
+from vidcodec.codec.presets import QUANTIZERS
 from vidcodec.evaluation import bdrate
-from vidcodec.evaluation.clips import FrameChoice
-from vidcodec.evaluation.plots import ablation_bars, amortisation, rd_curves, training_curves
+from vidcodec.evaluation.measurement import Measurement, numbers, parser, spec, words
+from vidcodec.evaluation.plots import ablation_bars, lines, rd_curves
 from vidcodec.evaluation.results import Point, Results
+from vidcodec.evaluation.tables import comparison_rows, cost_of, markdown, per_cent, show
 
 NONE, ENCODER, FULL = "none", "encoder", "full"
+PARTS = ("rates", "steps", "ablation", "amortisation")
 PRIORS = {  # the ablation's words for values of --update-prior
     "ours": "adaptive",
     "spike and slab": "spike-slab",
     "no rate term": "no-rate",
     "no quantisation in the loop": "no-quantisation",
 }
+RIVALS = ("x265-intra", "x264-intra")
 
 
-def arguments() -> argparse.Namespace:
-    p = parser(__doc__, "seed")
-    p.add_argument("clips", type=Path, nargs="+", metavar="CLIP")
-    p.add_argument("--qualities", type=numbers, default=[30, 50, 70, 90], metavar="Q,Q", help="default: 30,50,70,90")
-    p.add_argument("--steps", type=int, default=300, help="of finetuning (default: %(default)s)")
-    p.add_argument("--quantizer", default="trellis", choices=QUANTIZERS, help="default: %(default)s")
-    p.add_argument("--ablation-quality", type=float, default=60, metavar="Q", help="default: %(default)g")
-    p.add_argument(
-        "--frame-counts", type=numbers, default=[1, 2, 5, 10, 20], metavar="N,N", help="default: 1,2,5,10,20"
-    )
-    return p.parse_args()
+def update_bytes(p: Point) -> float:
+    """Of the adapted candidate, in the file or not."""
+    return min(p.details["curve"], key=lambda row: row["cost"])["update_bits"] / 8 if p.details["curve"] else 0.0
 
 
-def best_adapted(p: Point) -> tuple[float, float]:
-    """Cost of the adapted candidate in per cent of the best unadapted one's, less 100, and the bytes of its update.
-
-    The file holds the cheapest candidate; this is about the adapted one, chosen or not.
-    """
-    costs = p.details["costs"]
-    adapted = min(cost for name, cost in costs.items() if name.startswith("adapted"))
-    unadapted = min(cost for name, cost in costs.items() if not name.startswith("adapted"))
-    best = min(p.details["curve"], key=lambda row: row["cost"])
-    return 100 * (adapted / unadapted - 1), best["update_bits"] / 8
+def adaptation(p: Point) -> str:
+    """Cost of the adapted candidate against the best unadapted one; the file holds the cheaper one."""
+    return per_cent(cost_of(p, "adapted"), cost_of(p, "plain"), 2)
 
 
-def kept(p: Point) -> str:
-    """Which kind of candidate is in the file."""
-    return "adapted" if p.details["chosen"].startswith("adapted") else "plain"
-
-
-# -------------------------------------------------------------------------------- the parts
-
-
-def options_of(args: argparse.Namespace, **options: object) -> dict[str, object]:
-    """Ours, with the quantiser asked for and latents as they are."""
-    return {"quantizer": args.quantizer, "refine": "none", **options}
-
-
-def measure_rates(args: argparse.Namespace) -> Results:
-    """None, encoder, full at every quality, with figures against none."""
-    modes = {NONE: {}, ENCODER: {"steps": args.steps}, FULL: {"steps": args.steps}}
-    specs = [
-        ours(args, mode, args.qualities, **options_of(args, adapt=mode, **options)) for mode, options in modes.items()
-    ]
-    return run(args, args.clips, ",".join(specs), anchor=NONE)
-
-
-def rates_text(args: argparse.Namespace, rates: Results) -> str:
-    """Comparison with both baselines, and where the bits went."""
-    against = [rates.comparisons, [c for c in bdrate.compare(rates.points, ENCODER) if c.codec == FULL]]
-    tables = [
-        f"BD-rate / BD-PSNR against '{anchor}' (PSNR-YUV, Akima; below zero per cent: fewer bits).\n\n"
-        + table(*comparison_rows(comparisons))
-        for anchor, comparisons in zip((NONE, ENCODER), against, strict=True)
-    ]
-    head = (
-        "clip",
-        "adapted",
-        "quality",
-        "kept",
-        "bytes",
-        "update",
-        "latents y",
-        "hyper-latents z",
-        "rest",
-        "bpp",
-        "of it update %",
-        "YUV dB",
-        "encode s",
-    )
+def rates(m: Measurement, ours: dict[str, str], anchors: list[str]) -> tuple[Results, str]:
+    """Every mode at every quality, BD figures against both baselines and the anchors, and where the bits went."""
+    results = m.evaluate(m.args.clips, [*ours.values(), *(f"points:{m.args.anchors}#{r}" for r in anchors)], "rates")
+    for clip in results.clips:
+        rd_curves(results, clip.name, m.asset(f"rd-{clip.name}"))
+    tables = []
+    for anchor in (NONE, ENCODER, *(f"points:{r}" for r in anchors)):
+        against = [c for c in bdrate.compare(results.points, anchor) if c.codec in ours and c.codec != NONE]
+        about = f"BD-rate (BD-PSNR) against '{anchor}' (PSNR-YUV, Akima; below zero per cent: fewer bits):\n\n"
+        tables.append(about + markdown(*comparison_rows(against)))
+    sizes = ("update", "y", "z", "rest")
     rows = [
-        [p.clip, p.codec, f"{p.rate_point:g}", kept(p)]
-        + [show(v, 0) for v in (p.bytes, *(p.details[f"{k}_bytes"] for k in ("update", "y", "z", "rest")))]
-        + [show(p.bpp, 4), show(100 * p.details["update_bytes"] / p.bytes, 1), show(p.quality["psnr_yuv"])]
-        + [show(p.encode_seconds, 1)]
-        for p in rates.points
+        [p.clip, p.codec, f"{p.rate_point:g}", p.details["chosen"], show(p.bytes, 0)]
+        + [show(p.details[f"{k}_bytes"], 0) for k in sizes]
+        + [show(p.bpp, 4), show(p.quality["psnr_yuv"]), show(p.encode_seconds, 1)]
+        for p in results.points
+        if p.codec in ours
     ]
-    figures = [f"![{clip.name}]({args.name}-rd-{clip.name}.png)" for clip in rates.clips]
-    return "\n\n".join(["## Rates", *tables, table(head, rows, 2), "\n".join(figures)])
+    head = ["clip", "adapted", "quality", "kept", "bytes", *sizes, "bpp", "YUV dB", "encode s"]
+    figures = "\n".join(f"![{clip.name}]({m.args.name}-rd-{clip.name}.png)" for clip in results.clips)
+    return results, "\n\n".join(["## Rates", *tables, markdown(head, rows, 2), figures])
 
 
-def steps_text(args: argparse.Namespace, rates: Results) -> str:
+def steps(m: Measurement, results: Results) -> str:
     """The cost while finetuning the full model, of every clip at every rate."""
     curves = {
         f"{p.clip}, quality {p.rate_point:g}": [
             (row["step"], 100 * (row["cost"] / p.details["curve"][0]["cost"] - 1)) for row in p.details["curve"]
         ]
-        for p in rates.points
+        for p in results.points
         if p.codec == FULL and p.details["curve"]
     }
-    training_curves(curves, args.results / f"{args.name}-steps", "R-D-M cost against the start (%)")
+    lines(curves, m.asset("steps"), "finetuning steps", "R-D-M cost against the start (%)", zero=True)
     rows = [
         [name, f"{curve[-1][0]}", show(min(cost for _, cost in curve), 2, sign=True), show(curve[-1][1], 2, sign=True)]
         for name, curve in curves.items()
     ]
     text = "R-D-M cost of the full model while finetuning, every update at its coded size; the best state is kept."
-    head = ("full model", "steps", "best %", "last %")
-    return "\n\n".join(["## Steps", text, f"![steps]({args.name}-steps.png)", table(head, rows)])
+    table = markdown(["full model", "steps", "best %", "last %"], rows)
+    return "\n\n".join(["## Steps", text, f"![steps]({m.args.name}-steps.png)", table])
 
 
-def measure_ablation(args: argparse.Namespace) -> tuple[Results, list[str]]:
-    """Every prior that the finetuner offers, and the names of those it does not."""
-    offered = {name: prior for name, prior in PRIORS.items() if prior in UPDATE_PRIORS}
-    specs = [
-        ours(args, name, [args.ablation_quality], **options_of(args, steps=args.steps, update_prior=prior))
-        for name, prior in offered.items()
-    ]
-    return run(args, args.clips, ",".join(specs)), [name for name in PRIORS if name not in offered]
-
-
-def ablation_text(args: argparse.Namespace, ablation: Results, missing: list[str]) -> str:
+def ablation(m: Measurement, usual: dict[str, Any]) -> str:
     """Cost of the adapted candidate against the plain one, by prior."""
-    found = {(p.clip, p.codec): best_adapted(p) for p in ablation.points}
-    names = [codec.label for codec in ablation.codecs]
-    bars = {clip.name: {n: found.get((clip.name, n), (None, None))[0] for n in names} for clip in ablation.clips}
-    ablation_bars(bars, args.results / f"{args.name}-ablation", "R-D-M cost against no adaptation (%)")
-
-    def cell(clip: str, name: str) -> str | None:
-        cost, size = found.get((clip, name), (None, None))
-        return None if cost is None else f"{show(cost, 2, sign=True)} % ({show(size, 0)} bytes)"
-
-    rows = [[clip.name, *(cell(clip.name, n) for n in names)] for clip in ablation.clips]
+    rate = [m.args.quality]
+    codecs = [spec("vidcodec", rate, name=n, update_prior=prior, **usual) for n, prior in PRIORS.items()]
+    results = m.evaluate(m.args.clips, codecs, "ablation")
+    found = {(p.clip, p.codec): p for p in results.points}
+    bars: dict[str, dict[str, float | None]] = {clip.name: dict.fromkeys(PRIORS) for clip in results.clips}
+    cells: dict[str, dict[str, str]] = {clip.name: dict.fromkeys(PRIORS, "N/A") for clip in results.clips}
+    for (clip, name), p in found.items():
+        plain, adapted = cost_of(p, "plain"), cost_of(p, "adapted")
+        bars[clip][name] = 100 * (adapted / plain - 1) if adapted and plain else None
+        cells[clip][name] = f"{adaptation(p)} ({show(update_bytes(p), 0)} bytes)"
+    ablation_bars(bars, m.asset("ablation"), "R-D-M cost against no adaptation (%)")
     text = (
-        f"R-D-M cost of the adapted candidate against the plain one at quality {args.ablation_quality:g}, in brackets "
-        "the bytes of its update; the encoder would send the plain file wherever the figure is above zero."
+        f"R-D-M cost of the adapted candidate against the plain one at quality {rate[0]:g}, in brackets the bytes of "
+        "its update; the encoder would send the plain file wherever the figure is above zero."
     )
-    lacking = [f"Not offered by this version: {', '.join(missing)}."] if missing else []
-    return "\n\n".join(
-        [
-            "## Ablation of the update's prior",
-            text,
-            table(["clip", *names], rows),
-            *lacking,
-            f"![ablation]({args.name}-ablation.png)",
-        ]
-    )
+    table = markdown(["clip", *PRIORS], [[clip, *row.values()] for clip, row in cells.items()])
+    return "\n\n".join(["## Ablation of the update's prior", text, table, f"![ablation]({m.args.name}-ablation.png)"])
 
 
-def measure_amortisation(args: argparse.Namespace) -> dict[int, Results]:
-    """Full adaptation of the first N frames, by N."""
-    spec = ours(args, FULL, [args.ablation_quality], **options_of(args, steps=args.steps))
-    counts = sorted({int(n) for n in args.frame_counts})
-    return {n: run(args, args.clips, spec, choice=FrameChoice(args.fps, n)) for n in counts}
-
-
-def amortisation_text(args: argparse.Namespace, by_count: dict[int, Results]) -> str:
-    """The update's bits per frame and the cost, over the number of frames."""
-    rows, curves = [], {}
-    for results in by_count.values():
-        for p in results.points:
-            frames = results.clip(p.clip).frames
-            cost, size = best_adapted(p)
-            curves.setdefault(p.clip, []).append((frames, 8 * size / frames))
-            figures = [show(size, 0), show(8 * size / frames, 0), show(cost, 2, sign=True)]
-            rows.append([p.clip, str(frames), *figures, kept(p)])
-    amortisation(curves, args.results / f"{args.name}-amortisation")
-    text = "The adapted candidate's update and its R-D-M cost against the plain one, over the frames that share it."
-    head = ("clip", "frames", "update bytes", "bits per frame", "cost %", "kept")
-    figure = f"![amortisation]({args.name}-amortisation.png)"
-    return "\n\n".join(["## Amortisation", text, table(head, sorted(rows, key=lambda r: r[0])), figure])
+def amortisation(m: Measurement, usual: dict[str, Any]) -> str:
+    """The update's bits per frame, and what it gains, over the number of frames."""
+    rows: list[list[str]] = []
+    curves: dict[str, list[tuple[float, float]]] = {}
+    codecs = [spec("vidcodec", [m.args.quality], name=mode, adapt=mode, **usual) for mode in (NONE, FULL)]
+    for count in m.args.frame_counts:
+        results = m.evaluate(m.args.clips, codecs, f"amortisation {count:g}", frames=int(count))
+        for clip in results.clips:
+            plain, full = (next(iter(results.curve(clip.name, mode)), None) for mode in (NONE, FULL))
+            if plain and full:
+                bits = 8 * update_bytes(full) / clip.frames
+                curves.setdefault(clip.name, []).append((clip.frames, bits))
+                psnr = (full.quality["psnr_yuv"] or 0) - (plain.quality["psnr_yuv"] or 0)
+                gains = [adaptation(full), per_cent(full.bytes, plain.bytes), show(psnr, 2, sign=True)]
+                rows.append([clip.name, str(clip.frames), show(update_bytes(full), 0), show(bits, 0), *gains])
+    axes = "frames that share the update", "bits of the update per frame"
+    lines(curves, m.asset("amortisation"), *axes, log="xy")
+    text = "The adapted candidate's update and its R-D-M cost against the plain one; bytes and PSNR of the files."
+    head = ["clip", "frames", "update bytes", "bits per frame", "cost", "bytes", "PSNR dB"]
+    figure = f"![amortisation]({m.args.name}-amortisation.png)"
+    return "\n\n".join(["## Amortisation", text, markdown(head, sorted(rows, key=lambda r: r[0])), figure])
 
 
 def main() -> None:
-    args = arguments()
-    args.results.mkdir(parents=True, exist_ok=True)
-    rates = measure_rates(args)
-    for clip in rates.clips:
-        rd_curves(rates, clip.name, args.results / f"{args.name}-rd-{clip.name}")
-    ablation, missing = measure_ablation(args)
-    by_count = measure_amortisation(args)
-    text = "\n\n".join(
-        [
-            rates_text(args, rates),
-            steps_text(args, rates),
-            ablation_text(args, ablation, missing),
-            amortisation_text(args, by_count),
-        ]
-    )
-    parts = {"rates": rates, "ablation": replace(ablation, comparisons=[], anchor=None)}
-    parts |= {f"amortisation {n}": results for n, results in by_count.items()}
-    publish(args, __doc__.partition("\n\n")[0], parts, text)
+    p = parser(__doc__, "seed")
+    p.add_argument("clips", type=Path, nargs="+", metavar="CLIP")
+    p.add_argument("--only", type=words, default=list(PARTS), metavar="PART,PART", help="default: all")
+    p.add_argument("--qualities", type=numbers, default=[30, 50, 70, 90], metavar="Q,Q", help="default: 30,50,70,90")
+    p.add_argument("--steps", type=int, default=300, help="of finetuning (default: %(default)s)")
+    p.add_argument("--max-time", type=float, metavar="MIN", help="of every adaptation")
+    p.add_argument("--quantizer", default="trellis", choices=QUANTIZERS, help="default: %(default)s")
+    p.add_argument("--quality", type=float, default=60, help="of ablation and amortisation (default: %(default)g)")
+    p.add_argument("--frame-counts", type=numbers, default=[1, 2, 5, 10, 20], metavar="N,N", help="1,2,5,10,20")
+    p.add_argument("--anchors", type=Path, metavar="JSON", help="measured points of other codecs")
+    args = p.parse_args()
+    m, parts = Measurement(args, __doc__), []
+    usual = {"quantizer": args.quantizer, "refine": "none", "weights": args.weights, "steps": args.steps}
+    usual["max_minutes"] = args.max_time
+    known = json.loads(args.anchors.read_text()).values() if args.anchors else []
+    anchors = [r for r in RIVALS if any(r in entry["codecs"] for entry in known)]
+    if {"rates", "steps"} & set(args.only):
+        modes = {
+            mode: spec("vidcodec", args.qualities, name=mode, adapt=mode, **usual) for mode in (NONE, ENCODER, FULL)
+        }
+        results, text = rates(m, modes, anchors)
+        parts = [text]
+        if "steps" in args.only:
+            parts.append(steps(m, results))
+    for name, part in (("ablation", ablation), ("amortisation", amortisation)):
+        if name in args.only:
+            parts.append(part(m, usual))
+    m.publish(*parts)
 
 
 if __name__ == "__main__":

@@ -12,16 +12,15 @@ import argparse
 import json
 import re
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from pathlib import Path
+
+from vidcodec.evaluation.plots import lines
+from vidcodec.evaluation.tables import markdown
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 README, RESULTS = REPOSITORY / "README.md", REPOSITORY / "results"
 RIVALS = {"x265-intra": "x265 `veryslow`", "x264-intra": "x264 `veryslow`", "svtav1-intra": "SVT-AV1 preset 3"}
-
-
-def row(cells: Iterable[str]) -> str:
-    return "| " + " | ".join(cells) + " |"
 
 
 def clip_name(file: str) -> str:
@@ -42,9 +41,9 @@ def rd_table() -> str:
     clips = list(next(iter(ways.values())))
     rates = {clip: [ways[way][clip].get(rival, {}).get("bd_rate") for rival, way in columns] for clip in clips}
     there = [[r for r in column if r is not None] for column in zip(*rates.values(), strict=True)]
-    lines = [row(["clip", *(f"{RIVALS[rival]} ({way})" for rival, way in columns)]), row(["---"] * (1 + len(columns)))]
-    lines += [row([clip_name(clip), *map(percent, values)]) for clip, values in rates.items()]
-    return "\n".join([*lines, row(["mean", *(percent(sum(c) / len(c)) if c else "N/A" for c in there)])])
+    rows = [[clip_name(clip), *map(percent, values)] for clip, values in rates.items()]
+    rows.append(["mean", *(percent(sum(c) / len(c)) if c else "N/A" for c in there)])
+    return markdown(["clip", *(f"{RIVALS[rival]} ({way})" for rival, way in columns)], rows)
 
 
 TABLES: dict[str, Callable[[], str]] = {"rd": rd_table}
@@ -60,20 +59,11 @@ def filled(text: str) -> str:
 
 
 def draw(output: Path) -> None:
-    """R-D curves of the base model on the clips (PSNR-YUV over bits per pixel)."""
-    from matplotlib.figure import Figure
-
-    points = json.loads((RESULTS / "rd.json").read_text())["points"].values()
-    figure = Figure(figsize=(8, 4.5), layout="constrained")
-    axes = figure.subplots()
-    drawn = [p for p in points if p.get("quantizer") == "trellis" and p.get("refine") == "none"]
-    for clip in dict.fromkeys(p["clip"] for p in drawn if not p["clip"].endswith(".png")):
-        curve = sorted((p["bpp"], p["psnr_yuv"]) for p in drawn if p["clip"] == clip)
-        axes.plot(*zip(*curve, strict=True), "o-", ms=3, lw=1, label=clip_name(clip))
-    axes.set(xscale="log", xlabel="bits per pixel", ylabel="PSNR-YUV (dB)", title="base model, not adapted, trellis")
-    axes.grid(alpha=0.3)
-    axes.legend(fontsize=7, ncols=2)
-    figure.savefig(output, dpi=130)
+    """R-D curves of the base model on the clips (PSNR-YUV over bits per pixel); nothing where the results have none."""
+    curves = json.loads((RESULTS / "rd.json").read_text())["summary"].get("curves", {}).get("trellis", {})
+    shown = {clip_name(clip): curve for clip, curve in curves.items()}
+    if shown:
+        lines(shown, output, "bits per pixel", "PSNR-YUV (dB) of the base model, not adapted, trellis", log="x")
 
 
 def main() -> int:
@@ -84,7 +74,7 @@ def main() -> int:
     if args.check:
         return int(filled(text) != text)
     README.write_text(filled(text))
-    draw(RESULTS / "rd.png")
+    draw(RESULTS / "rd")
     return 0
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import cv2
 import pytest
 
-from vidcodec.evaluation.plots import ablation_bars, amortisation, rd_curves, training_curves
+from vidcodec.evaluation.plots import ablation_bars, lines, rd_curves
 from vidcodec.evaluation.results import ClipInfo, CodecInfo, Point, Provenance, Results
 
 
@@ -44,9 +44,13 @@ def test_bars_that_are_missing_are_not_zero(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("curves", [{}, {"clip": [(1, 500.0), (20, 25.0)], "nothing sent": [(1, 0.0)]}])
-def test_amortisation_is_drawn_with_and_without_updates(curves: dict, tmp_path: Path) -> None:
-    check(amortisation(curves, tmp_path / "bits"))
+def test_lines_are_drawn_of_what_a_logarithm_can_show(curves: dict, tmp_path: Path) -> None:
+    text = check(lines(curves, tmp_path / "bits", "frames", "bits", log="xy"))
+    assert "nothing sent" not in text
 
 
-def test_training_curves_are_drawn(tmp_path: Path) -> None:
-    check(training_curves({"clip": [(0, 0.0), (10, -3.0)]}, tmp_path / "steps", "cost (%)"))
+def test_lines_are_drawn_around_zero(tmp_path: Path) -> None:
+    plain, zero = (
+        lines({"clip": [(0, 1.0), (10, 3.0)]}, tmp_path / f"{z}", "step", "%", zero=z) for z in (False, True)
+    )
+    assert check(plain) != check(zero)

@@ -11,15 +11,16 @@ import av
 import numpy as np
 import pytest
 
-from vidcodec.adapt.coder import encode_update
-from vidcodec.adapt.update import TensorUpdate, Update, sent_parameters
 from vidcodec.bitstream import BitstreamReader, UpdateUnit
 from vidcodec.bitstream.writer import bitstream_bytes
+from vidcodec.checkpoint import sent_parameters
 from vidcodec.errors import CodecUnavailableError, InputError, ModelNotFoundError, UnsupportedInputError
 from vidcodec.evaluation.codec import Codec, Encoded, Source, padded
 from vidcodec.evaluation.rivals import parse_codec
 from vidcodec.evaluation.video_rivals import Vvenc
-from vidcodec.models.checkpoint import load_model
+from vidcodec.families.msp.checkpoint import load_model
+from vidcodec.updates.coder import encode_update
+from vidcodec.updates.update import TensorUpdate, Update
 from vidcodec.video import Frame
 
 MakeSource = Callable[..., Source]
@@ -210,9 +211,9 @@ def test_bits_of_an_update_are_told_by_tensor(make_source: MakeSource, tiny_weig
     steps = np.ones(tuple(parameter.shape), np.int32)
     payload = encode_update(Update({name: TensorUpdate(steps, 10)}), network)
     with BitstreamReader(encoded.files[0]) as reader:
-        header, frames = replace(reader.header, update_count=1), list(reader.frames())
+        header, frames = reader.header, [replace(frame, update=1) for frame in reader.frames()]
     adapted = tmp_path / "adapted.vdc"
-    adapted.write_bytes(bitstream_bytes(header, [UpdateUnit(0, payload)], frames))
+    adapted.write_bytes(bitstream_bytes(header, [UpdateUnit(1, 0, 0, payload)], frames))
     bits = codec.inspect([adapted])["tensor_bits"]
     assert list(bits) == [name]
     assert 0 < bits[name] <= 8 * len(payload)

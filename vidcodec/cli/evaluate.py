@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import math
 import os
 import shlex
 import sys
@@ -18,7 +17,7 @@ from vidcodec.cli.progress import clock
 from vidcodec.errors import InputError, OutputError
 
 if TYPE_CHECKING:
-    from vidcodec.evaluation.results import Comparison, Failure, Point, Results
+    from vidcodec.evaluation.results import Failure, Point, Results
     from vidcodec.evaluation.runner import State
 
 CODECS = "vidcodec:adapt=none,x264:intra,x265:intra,x265:inter,svtav1:intra,svtav1:inter"
@@ -29,7 +28,9 @@ codecs (separated by commas, each with its options after a colon):
   x264 x265 svtav1 vp9 vvenc    :intra (every picture a key frame) or :inter, preset=WORD
   jpeg webp                     one file a picture
   vidcodec                      the options of encode: vidcodec:adapt=none,preset=fast,steps=100,weights=FILE
-  compressai                    :mbt2018-mean or :bmshj2018-hyperprior, weights=FILE
+  compressai                    :mbt2018-mean or :bmshj2018-hyperprior, the same options (not adapted unless asked)
+  filter                        ours behind a codec: codec=x265,preset=WORD,strategy=none, base or multipliers
+  lossless ones                 vidcodec:lossless=1 png webp:lossless jxl:effort=7 ffv1 x265:lossless
   points:FILE.json#NAME         points measured elsewhere, on the same frames
   every one takes rates=22/27/32/37 (its own rate points) and name=TEXT
 
@@ -37,10 +38,11 @@ examples:
   vidcodec evaluate clip.mkv --codecs vidcodec:adapt=none,x265:intra,x265:inter --rates 22,27,32,37
   vidcodec evaluate xiph-cif --codecs vidcodec,vidcodec:adapt=none,x265:intra --frames 20 --report page
   vidcodec evaluate clips/ --codecs x264:intra,webp,jpeg --points 6 --anchor x264:intra
+  vidcodec evaluate kodak/ --codecs vidcodec:lossless=1,adapt=none,png,jxl --exact --anchor jxl
 
-Bits of ours and of picture codecs are whole files, of the others bare packets. A stopped run goes on where it was:
-finished points lie in --out and are measured again only when what they depend on has changed.
-The exit code is 1 when a point failed.
+Bits of ours and of picture codecs are whole files, of the others bare packets. Lossless codecs are compared by bytes;
+what does not come back sample by sample is a failed point. A stopped run goes on where it was: finished points lie in
+--out and are measured again only when what they depend on has changed. The exit code is 1 when a point failed.
 """
 
 
@@ -69,6 +71,9 @@ def add_parser(subparsers: Any) -> None:
         help="frames per second to take, like 2, 0.5 or 30000/1001; source: every frame (default: 2)",
     )
     which.add_argument("--frames", type=whole(1, 1 << 30), metavar="N", help="only the first N of them")
+    which.add_argument(
+        "--exact", action="store_true", help="keep 10 bits and RGB, for lossless codecs (default: all get 8-bit 4:2:0)"
+    )
     rate = parser.add_argument_group("rate points")
     rate.add_argument(
         "--points",
@@ -134,7 +139,7 @@ def run(args: argparse.Namespace) -> int:
         clips=args.clips,
         codecs=parse_codecs(args.codecs),
         folder=args.out,
-        choice=FrameChoice(None if args.fps is None else Fraction(args.fps), args.frames),
+        choice=FrameChoice(None if args.fps is None else Fraction(args.fps), args.frames, exact=args.exact),
         points=args.points,
         qps=args.rates,
         anchor=args.anchor,
@@ -209,64 +214,25 @@ def _at(point: Point | Failure) -> str:
     return f" at {point.rate_point:g}" if point.rate_point else ""
 
 
-def decibels(point: Point, name: str = "psnr_yuv") -> str:
-    """A quality in decibels, or N/A."""
-    value = point.quality.get(name)
-    return "N/A" if value is None else f"{value:.2f} dB"
+def decibels(point: Point) -> str:
+    """PSNR-YUV in decibels, or what stands in its place."""
+    value = point.quality.get("psnr_yuv")
+    return "identical" if point.details.get("identical") else "N/A" if value is None else f"{value:.2f} dB"
 
 
 def tables(results: Results) -> list[str]:
     """What a person wants to see: every point, then the comparisons."""
-    head = ("clip", "codec", "rate", "bytes", "bpp", "YUV dB", "Y dB", "MS-SSIM", "encode s", "decode s", "MB")
-    rows = [head]
-    for p in results.points:
-        memory = max(p.encode_memory or 0, p.decode_memory or 0)
-        rows.append(
-            (
-                p.clip,
-                p.codec,
-                f"{p.rate_point:g}",
-                f"{p.bytes:,}",
-                f"{p.bpp:.4f}",
-                _show(p.quality.get("psnr_yuv"), 2),
-                _show(p.quality.get("psnr_y"), 2),
-                _show(p.quality.get("ms_ssim_y"), 4),
-                _show(p.encode_seconds, 1),
-                _show(p.decode_seconds, 1),
-                f"{memory / 1e6:,.0f}" if memory else "",
-            )
-        )
-    out = [console.table(rows, right=range(2, len(head)))]
+    from vidcodec.evaluation.tables import comparison_rows, comparison_title, point_rows
+
+    head, rows = point_rows(results.points)
+    out = [console.table([head, *rows], right=range(2, len(head)))]
     if results.comparisons:
-        out.append(comparison_table(results))
+        head, rows = comparison_rows(results.comparisons)
+        same: dict[str, list[str]] = {}
+        for c in results.comparisons:
+            if c.note:
+                same.setdefault(f"{c.codec}: {c.note}", []).append(str(c.clip))
+        notes = [f"  {', '.join(names[:3])}{' ...' * (len(names) > 3)}, {note}" for note, names in same.items()]
+        table = console.table([head, *rows], right=range(1, len(head)))
+        out.append("\n".join([comparison_title(results), table, *notes]))
     return out
-
-
-def comparison_table(results: Results) -> str:
-    """BD-rate (and BD-PSNR) of every codec on every clip, and the means."""
-    codecs = list(dict.fromkeys(c.codec for c in results.comparisons))
-    clips = list(dict.fromkeys(c.clip for c in results.comparisons))
-    found = {(c.clip, c.codec): c for c in results.comparisons}
-    rows: list[tuple[str, ...]] = [("", *codecs)]
-    for clip in clips:
-        rows.append(("mean" if clip is None else clip, *(_bd(found[clip, codec]) for codec in codecs)))
-    metric = results.comparisons[0].metric
-    unit = " dB" if "psnr" in metric else ""
-    title = f"BD-rate against {results.anchor} ({metric}, Akima; below zero: fewer bits), in brackets BD-quality{unit}"
-    same: dict[str, list[str]] = {}
-    for c in results.comparisons:
-        if c.note:
-            same.setdefault(f"{c.codec}: {c.note}", []).append(str(c.clip))
-    notes = [f"  {', '.join(names[:3])}{' ...' * (len(names) > 3)}, {note}" for note, names in same.items()]
-    return "\n".join([title, console.table(rows, right=range(1, len(codecs) + 1)), *notes])
-
-
-def _bd(c: Comparison) -> str:
-    rate = "N/A" if c.bd_rate is None else f"{c.bd_rate:+.1f} %"
-    small = abs(c.bd_psnr or 0) < 0.1 and "psnr" not in c.metric
-    gain = "N/A" if c.bd_psnr is None else f"{c.bd_psnr:+.{4 if small else 2}f}"
-    return f"{rate} ({gain})" + (f" of {c.clips[0]}" if c.clip is None else "")
-
-
-def _show(value: float | None, digits: int) -> str:
-    return "N/A" if value is None or not math.isfinite(value) else f"{value:.{digits}f}"

@@ -20,6 +20,7 @@ from vidcodec.evaluation.results import Comparison, Point
 MIN_POINTS = 4  # Akima's least
 MIN_OVERLAP = 0.5  # of the shorter curve's range
 METRIC = "psnr_yuv"
+BYTES = "bytes"  # instead of a metric between lossless codecs
 
 Pair = tuple[float, float]  # bits per pixel, quality
 
@@ -88,9 +89,13 @@ def overlap(a: np.ndarray, b: np.ndarray) -> float:
 
 
 def compare(points: Sequence[Point], anchor: str, metric: str = METRIC) -> list[Comparison]:
-    """Every codec against the anchor on every clip, and per codec the mean over the clips that have a figure."""
+    """Every codec against the anchor on every clip, and per codec the mean over the clips that have a figure.
+
+    Lossless ones, whose points are known to be identical to their source, are compared by bytes.
+    """
     clips, codecs = (list(dict.fromkeys(getattr(p, name) for p in points)) for name in ("clip", "codec"))
     curves: dict[tuple[str, str], list[Pair]] = {}
+    whole = {(p.clip, p.codec): p.bytes for p in points if p.details.get("identical")}
     for p in points:
         if (quality := p.quality.get(metric)) is not None:
             curves.setdefault((p.clip, p.codec), []).append((p.bpp, quality))
@@ -100,12 +105,16 @@ def compare(points: Sequence[Point], anchor: str, metric: str = METRIC) -> list[
             continue
         single = []
         for clip in clips:
+            if (clip, codec) in whole and (clip, anchor) in whole:
+                rate = 100 * (whole[clip, codec] / whole[clip, anchor] - 1)
+                single.append(Comparison(codec, anchor, clip, BYTES, rate, None))
+                continue
             found = bd(curves.get((clip, anchor), []), curves.get((clip, codec), []))
             single.append(Comparison(codec, anchor, clip, metric, found.rate, found.psnr, note=found.note))
         rates = [c.bd_rate for c in single if c.bd_rate is not None]
         gains = [c.bd_psnr for c in single if c.bd_psnr is not None]
         counts = [len(rates), len(gains)]
-        out += [*single, Comparison(codec, anchor, None, metric, _mean(rates), _mean(gains), counts)]
+        out += [*single, Comparison(codec, anchor, None, single[0].metric, _mean(rates), _mean(gains), counts)]
     return out
 
 

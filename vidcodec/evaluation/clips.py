@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass, replace
 from fractions import Fraction
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -16,22 +17,34 @@ from vidcodec.errors import InputError
 from vidcodec.evaluation.codec import Source, shown
 from vidcodec.evaluation.datasets import Sequence, load
 from vidcodec.evaluation.results import ClipInfo
-from vidcodec.files import write_whole
-from vidcodec.video import Frame, Sampling, VideoFormat, VideoReader, open_writer
+from vidcodec.files import file_digest, write_whole
+from vidcodec.video import Sampling, VideoFormat, VideoReader, open_writer
 
 SOURCES = "sources"
 
 
 @dataclass(frozen=True)
 class FrameChoice:
-    """Which frames of a clip: `fps` frames a second (None: every one), the first `limit` of them (None: all)."""
+    """Which frames of a clip: `fps` frames a second (None: every one), the first `limit` of them (None: all).
+
+    pixels: fewer of large ones, so that all together have no more luma samples (one frame at least). exact: their
+    depth and R'G'B' are kept; else they become 8-bit 4:2:0.
+    """
 
     fps: Fraction | None = Fraction(2)
     limit: int | None = None
+    pixels: int | None = None
+    exact: bool = False
 
-    def to_dict(self) -> dict[str, str | int | None]:
+    def to_dict(self) -> dict[str, Any]:
         """As results have it."""
-        return {"fps": "source" if self.fps is None else str(self.fps), "frames": self.limit}
+        more = {k: v for k in ("pixels", "exact") if (v := getattr(self, k))}
+        return {"fps": "source" if self.fps is None else str(self.fps), "frames": self.limit, **more}
+
+    def most(self, format: VideoFormat) -> int | None:
+        """Frames of this format that are taken at most; None: all."""
+        fit = None if self.pixels is None else max(1, self.pixels // (format.width * format.height))
+        return min((n for n in (self.limit, fit) if n is not None), default=None)
 
 
 def find_clips(words: Iterable[str], cache: Path | None = None) -> list[Sequence]:
@@ -56,7 +69,7 @@ def find_clips(words: Iterable[str], cache: Path | None = None) -> list[Sequence
 
 
 def prepare_clip(sequence: Sequence, choice: FrameChoice, folder: Path) -> ClipInfo:
-    """The clip's sampled frames at 8 bits in `folder`/sources, written now or before.
+    """The clip's sampled frames in `folder`/sources, written now or before.
 
     Raises InputError and its kin for a clip that cannot be read, OutputError when the frames cannot be written.
     """
@@ -72,23 +85,25 @@ def prepare_clip(sequence: Sequence, choice: FrameChoice, folder: Path) -> ClipI
     return info
 
 
-def source_of(clip: ClipInfo, folder: Path) -> Source:
+def source_of(clip: ClipInfo, folder: Path, *, exact: bool = False) -> Source:
     """The clip's frames, for codecs."""
-    return Source.open(folder / clip.source, clip.frames)
+    return Source.open(folder / clip.source, clip.frames, exact=exact)
 
 
 def _write(sequence: Sequence, choice: FrameChoice, path: Path) -> ClipInfo:
     digest, notes = hashlib.sha256(), []
-    with VideoReader(sequence.path, Sampling(fps=choice.fps)) as reader:
-        format = replace(reader.format, bit_depth=8)
-        if reader.format.bit_depth != 8:
+    with VideoReader(sequence.path, Sampling(fps=choice.fps), exact=choice.exact) as reader:
+        format = reader.format if choice.exact else replace(reader.format, bit_depth=8)
+        if reader.format.bit_depth != format.bit_depth:
             notes.append(f"{reader.format.bit_depth} bits rounded to 8 for all codecs")
-        digest.update(f"{format.width}x{format.height} {format.colour}".encode())
+        kind = f" {format.bit_depth} bits{' RGB' * format.rgb}" if choice.exact else ""
+        digest.update(f"{format.width}x{format.height} {format.colour}{kind}".encode())
         with open_writer(path, format) as writer:
-            for frame in _eight_bits(islice(reader.frames(), choice.limit), format):
-                for plane in (frame.y, frame.uv):
+            for frame in islice(reader.frames(), choice.most(format)):
+                taken = shown(frame, format)
+                for plane in (taken.y, taken.uv):
                     digest.update(np.ascontiguousarray(plane).data)
-                writer.write(frame)
+                writer.write(taken)
         notes = [*reader.notes, *notes]
     rate = format.frame_rate
     return ClipInfo(
@@ -99,17 +114,14 @@ def _write(sequence: Sequence, choice: FrameChoice, path: Path) -> ClipInfo:
         height=format.height,
         frames=writer.frames_written,
         fps=None if rate is None else float(rate),
+        bit_depth=format.bit_depth,
+        rgb=format.rgb,
         notes=notes,
     )
 
 
-def _eight_bits(frames: Iterable[Frame], format: VideoFormat) -> Iterator[Frame]:
-    return (shown(frame, format) for frame in frames)
-
-
 def _file_digest(path: Path) -> str:
     try:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
+        return file_digest(path)
     except OSError as error:
         raise InputError(f"{path} cannot be read ({error.strerror}): check the name") from error

@@ -1,14 +1,15 @@
 """What evaluation sees of a codec: frames to files that really exist, and those files to frames.
 
 Every codec is a small frozen dataclass whose fields are its options. It takes 8-bit 4:2:0 frames and gives 8-bit
-4:2:0 frames; what a picture codec does in between is said at its class. The rate point is a number on the codec's own
-scale (a quantiser, a quality).
+4:2:0 frames; what a picture codec does in between is said at its class. A lossless one also takes 10 bits and R'G'B',
+and gives back every sample. The rate point is a number on the codec's own scale (a quantiser, a quality); lossless
+codecs have one, 0.
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field, fields
 from fractions import Fraction
 from pathlib import Path
@@ -16,7 +17,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from vidcodec.errors import InputError
+from vidcodec.errors import InputError, UnsupportedInputError
 from vidcodec.video import Frame, Sampling, VideoFormat, VideoReader
 
 
@@ -24,18 +25,19 @@ from vidcodec.video import Frame, Sampling, VideoFormat, VideoReader
 class Source:
     """The sampled frames of a clip as a lossless file: the same for every codec.
 
-    format: 8 bits. count: number of frames.
+    count: number of frames. exact: R'G'B' stays R'G'B'; else it is seen as 4:2:0.
     """
 
     path: Path
     format: VideoFormat
     count: int
+    exact: bool = False
 
     @classmethod
-    def open(cls, path: Path, count: int) -> Source:
+    def open(cls, path: Path, count: int, *, exact: bool = False) -> Source:
         """The source in a file that `vidcodec.evaluation.clips` wrote. Raises InputError and its kin."""
-        with VideoReader(path, Sampling(fps=None)) as reader:
-            return cls(path, reader.format, count)
+        with VideoReader(path, Sampling(fps=None), exact=exact) as reader:
+            return cls(path, reader.format, count, exact)
 
     @property
     def rate(self) -> Fraction:
@@ -44,7 +46,7 @@ class Source:
 
     def frames(self) -> Iterator[Frame]:
         """The frames in order; raises InputError for another number of frames than expected."""
-        yield from exactly(self.count, read_frames([self.path]), self.path)
+        yield from exactly(self.count, read_frames([self.path], exact=self.exact), self.path)
 
 
 @dataclass(frozen=True)
@@ -68,7 +70,8 @@ class Codec(ABC):
 
     family: its name before the colon. rate_name: what the rate points are. lowest, highest: the scale's ends. usual:
     the part of the scale that curves span unless asked otherwise, from high rate to low or the other way round.
-    decimals: of the rate points. alone: the option that is given without its name, '' for none.
+    decimals: of the rate points. alone: the option that is given without its name, '' for none. choices: of options.
+    code: the parts of the package that its files depend on, as `provenance.code_digest` takes them.
     """
 
     family: ClassVar[str]
@@ -78,6 +81,13 @@ class Codec(ABC):
     usual: ClassVar[tuple[float, float]]
     decimals: ClassVar[int] = 0
     alone: ClassVar[str] = ""
+    choices: ClassVar[Mapping[str, tuple[str, ...]]] = {}
+    code: ClassVar[tuple[str, ...]] = ()
+
+    @property
+    def lossless(self) -> bool:
+        """Whether every sample comes back: R'G'B' and 10 bits are taken, and there is one rate point."""
+        return False
 
     @abstractmethod
     def encode(self, source: Source, rate_point: float, folder: Path) -> Encoded:
@@ -89,7 +99,7 @@ class Codec(ABC):
 
     @abstractmethod
     def settings(self) -> dict[str, Any]:
-        """Everything that the files depend on besides frames and rate point: options, versions, weights."""
+        """What the files depend on besides frames, rate point and `code`: options, versions, weights."""
 
     def inspect(self, files: list[Path]) -> dict[str, Any]:
         """More for `Point.details`, from the files; no clock runs."""
@@ -98,6 +108,14 @@ class Codec(ABC):
     def check(self) -> None:
         """Raise VidcodecError, before any work, when this codec cannot run here."""
         return
+
+    def check_format(self, format: VideoFormat) -> None:
+        """Raise UnsupportedInputError for frames that it is not measured on."""
+        if format.bit_depth != 8 and not self.lossless:
+            raise UnsupportedInputError(
+                f"{self.label} is measured at 8 bits, these frames have {format.bit_depth}: leave --exact out, or "
+                "take lossless codecs"
+            )
 
     def prepare(self) -> None:
         """Import what `encode` and `decode` need, so that no clock runs meanwhile."""
@@ -117,7 +135,7 @@ class Codec(ABC):
 
     def rate_points(self, count: int) -> list[float]:
         """`count` rate points over the usual part of the scale."""
-        return [round(float(x), self.decimals) for x in np.linspace(*self.usual, count)]
+        return [0.0] if self.lossless else [round(float(x), self.decimals) for x in np.linspace(*self.usual, count)]
 
     def from_qp(self, qp: float) -> float | None:
         """The rate point that stands for a quantiser of H.264 and HEVC (0 .. 51); None: no such thing here."""
@@ -125,6 +143,10 @@ class Codec(ABC):
 
     def check_rate(self, rate_point: float) -> None:
         """Raise InputError for a rate point outside the scale."""
+        if self.lossless:
+            if rate_point:
+                raise InputError(f"{self.label} has one rate: leave rates= out")
+            return
         if not self.lowest <= rate_point <= self.highest or rate_point != round(rate_point, self.decimals):
             whole = "a whole number " if not self.decimals else ""
             raise InputError(
@@ -132,10 +154,10 @@ class Codec(ABC):
             )
 
 
-def read_frames(files: list[Path]) -> Iterator[Frame]:
-    """Every frame of media files, one file after the other, decoded on one thread."""
+def read_frames(files: list[Path], *, exact: bool = False) -> Iterator[Frame]:
+    """Every frame of media files, one file after the other, decoded on one thread; exact: as `VideoReader` has it."""
     for path in files:
-        with VideoReader(path, Sampling(fps=None), threads=1) as reader:
+        with VideoReader(path, Sampling(fps=None), threads=1, exact=exact) as reader:
             yield from reader.frames()
 
 
@@ -166,9 +188,9 @@ def padded(frame: Frame, multiple: int) -> Frame:
 
 
 def shown(frame: Frame, format: VideoFormat) -> Frame:
-    """A decoded frame cropped to the source's size and rounded to 8 bits."""
+    """A decoded frame cropped to the source's size, and rounded to 8 bits where that has 8."""
     y = frame.y[: format.height, : format.width]
     uv = frame.uv[:, : format.chroma_height, : format.chroma_width]
-    if frame.y.dtype != np.uint8:
+    if frame.y.dtype != format.dtype:
         y, uv = (np.minimum((plane.astype(np.uint16) + 2) >> 2, 255).astype(np.uint8) for plane in (y, uv))
     return Frame(y, uv, frame.pts)

@@ -19,13 +19,12 @@ from vidcodec.errors import InputError
 from vidcodec.evaluation import bdrate
 from vidcodec.evaluation.clips import FrameChoice, find_clips, prepare_clip
 from vidcodec.evaluation.codec import Codec
-from vidcodec.evaluation.learned import Vidcodec
 from vidcodec.evaluation.provenance import provenance
 from vidcodec.evaluation.results import ClipInfo, CodecInfo, Point, Results
 from vidcodec.evaluation.rivals import Chosen
 from vidcodec.evaluation.runner import Report, Runner, Store, Task
 
-POINT_VERSION = 1  # raised when what a point holds, or how it is measured, changes
+POINT_VERSION = 2  # raised when what a point holds, or how it is measured, changes
 USUAL_ANCHOR = "x265:intra"
 
 
@@ -111,7 +110,7 @@ def _anchor(r: Request) -> str | None:
         raise InputError(f"the anchor {r.anchor!r} is none of the codecs: {', '.join(labels)}")
     if len(labels) < 2:
         return None
-    rivals = [chosen.label for chosen in r.codecs if not isinstance(chosen.codec, Vidcodec)]
+    rivals = [chosen.label for chosen in r.codecs if chosen.codec.family != "vidcodec"]
     return r.anchor or (USUAL_ANCHOR if USUAL_ANCHOR in labels else (rivals or labels)[0])
 
 

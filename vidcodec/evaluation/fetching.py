@@ -9,7 +9,6 @@ FILE, FILE.sha256    after everything was checked
 from __future__ import annotations
 
 import errno
-import hashlib
 import http.client
 import json
 import os
@@ -29,7 +28,7 @@ from urllib.parse import urlsplit
 
 from vidcodec.errors import FetchError, OutputError, UnreachableError
 from vidcodec.evaluation.datasets import Entry
-from vidcodec.files import write_whole
+from vidcodec.files import file_digest, write_whole
 
 try:
     import fcntl
@@ -119,12 +118,6 @@ def _taken(entry: Entry, path: Path, known: str | None) -> Fetched:
             f"vidcodec fetch {entry.id} --force downloads it again"
         )
     return Fetched(entry, path, path.stat().st_size, digest, downloaded=False)
-
-
-def file_digest(path: Path) -> str:
-    """SHA-256 of a file in hex digits."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 # ------------------------------------------------------------------------------ checks

@@ -16,6 +16,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from fractions import Fraction
 from importlib import import_module
+from itertools import repeat
 from pathlib import Path
 from typing import Any
 
@@ -43,14 +44,19 @@ class Measures:
     notes: list[str]
 
 
-def measure(source: Iterable[Frame], decoded: Iterable[Frame], format: VideoFormat) -> Measures:
-    """Everything, over all frames. Raises ValueError unless both have the same number of frames, one at least."""
+def measure(
+    source: Iterable[Frame], decoded: Iterable[Frame], format: VideoFormat, rgb: Iterable[Frame | None] = ()
+) -> Measures:
+    """Everything, over all frames; rgb: the source's R'G'B' where that is what it was made from.
+
+    Raises ValueError unless all have the same number of frames, one at least.
+    """
     errors: list[np.ndarray] = []
     similarity: dict[str, list[float]] = {"ssim_y": [], "ms_ssim_y": []}
     notes = []
     with Xpsnr(format) as filtered:
-        for a, b in zip(source, decoded, strict=True):
-            errors.append(squared_errors(a, b, format))
+        for (a, b), whole in zip(zip(source, decoded, strict=True), rgb or repeat(None), strict=False):
+            errors.append(squared_errors(a, b, format, whole))
             if (value := ssim(a.y, b.y)) is not None:
                 similarity["ssim_y"].append(value)
             if scales_of(*a.y.shape):
@@ -71,11 +77,15 @@ def measure(source: Iterable[Frame], decoded: Iterable[Frame], format: VideoForm
 # ------------------------------------------------------------------------------------ PSNR
 
 
-def squared_errors(a: Frame, b: Frame, format: VideoFormat) -> np.ndarray:
-    """Mean squared errors of Y, U, V and R'G'B' in code values squared: (4,), not a number where there is no R'G'B'."""
+def squared_errors(a: Frame, b: Frame, format: VideoFormat, rgb: Frame | None = None) -> np.ndarray:
+    """Mean squared errors of Y, U, V and R'G'B' in code values squared: (4,), not a number where there is no R'G'B'.
+
+    rgb: a's, where there is more of it than a tells.
+    """
     pairs = [(a.y, b.y), (a.uv[0], b.uv[0]), (a.uv[1], b.uv[1])]
     try:
-        pairs.append((yuv_to_rgb(a, format), yuv_to_rgb(b, format)))
+        whole = yuv_to_rgb(a, format) if rgb is None else np.stack([rgb.uv[1], rgb.y, rgb.uv[0]], -1)
+        pairs.append((whole, yuv_to_rgb(b, format)))
     except UnsupportedInputError:  # a matrix that has none
         return np.array([*map(_mse, pairs), math.nan])
     return np.array([_mse(pair) for pair in pairs])

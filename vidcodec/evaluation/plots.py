@@ -60,30 +60,31 @@ def ablation_bars(values: Mapping[str, Mapping[str, float | None]], path: Path, 
     return _save(figure, path)
 
 
-def amortisation(curves: Mapping[str, Sequence[tuple[int, float]]], path: Path) -> list[Path]:
-    """Bits of the model update per frame over the number of frames that share it: curves[name] = [(frames, bits)]."""
+def lines(
+    curves: Mapping[str, Sequence[tuple[float, float]]],
+    path: Path,
+    x: str,
+    y: str,
+    *,
+    log: str = "",
+    zero: bool = False,
+) -> list[Path]:
+    """curves[name] = [(x, y)]. x, y: of the axes. log: those in logarithm, without what is not above zero. zero: drawn
+    as a line.
+    """
     figure, axes = _figure()
     for number, (name, points) in enumerate(curves.items()):
-        if drawn := [(frames, bits) for frames, bits in sorted(points) if bits > 0]:
-            axes.plot(*zip(*drawn, strict=True), label=name, marker=MARKERS[number % 9], markersize=4)
-    axes.set_xscale("log")
-    axes.set_yscale("log")
-    axes.set_xlabel("frames that share the update")
-    axes.set_ylabel("bits of the update per frame")
-    _plain_ticks(axes)
-    if axes.get_legend_handles_labels()[0]:
-        axes.legend(fontsize=8)
-    return _save(figure, path)
-
-
-def training_curves(curves: Mapping[str, Sequence[tuple[int, float]]], path: Path, label: str) -> list[Path]:
-    """A value over finetuning steps: curves[name] = [(step, value)]; label: of the axis."""
-    figure, axes = _figure()
-    for name, points in curves.items():
-        axes.plot(*zip(*points, strict=True), label=name, linewidth=1)
-    axes.axhline(0, color="black", linewidth=0.8)
-    axes.set_xlabel("finetuning steps")
-    axes.set_ylabel(label)
+        drawn = [p for p in sorted(points) if all(p["xy".index(axis)] > 0 for axis in log)]
+        if drawn:
+            axes.plot(*zip(*drawn, strict=True), label=name, marker=MARKERS[number % 9], markersize=4, linewidth=1)
+    if zero:
+        axes.axhline(0, color="black", linewidth=0.8)
+    for axis in log:
+        getattr(axes, f"set_{axis}scale")("log")
+    axes.set_xlabel(x)
+    axes.set_ylabel(y)
+    if "x" in log:
+        _plain_ticks(axes)
     if axes.get_legend_handles_labels()[0]:
         axes.legend(fontsize=7)
     return _save(figure, path)

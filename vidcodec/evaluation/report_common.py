@@ -59,12 +59,18 @@ METRICS = {
     "ms_ssim_y": Metric("MS-SSIM", "MS-SSIM of brightness, as −10 log10(1 − x) dB", _in_decibels),
     "ssim_y": Metric("SSIM", "SSIM of brightness, as −10 log10(1 − x) dB", _in_decibels),
     "xpsnr_y": Metric("XPSNR", "XPSNR of brightness, dB"),
+    "bytes": Metric("size alone", "bytes"),  # of lossless codecs: no point has such a quality
 }
 
 
 def metrics_of(results: Results) -> list[str]:
     """Keys of the measures that any point has; the first is what the page shows until another is chosen."""
     return [key for key, metric in METRICS.items() if any(metric.of(p, key) is not None for p in results.points)]
+
+
+def compared_by(results: Results) -> list[str]:
+    """The same, and 'bytes' where lossless codecs are compared."""
+    return metrics_of(results) + ["bytes"] * any(c.metric == "bytes" for c in results.comparisons)
 
 
 def styles_of(results: Results) -> dict[str, int]:

@@ -28,7 +28,7 @@ def curves_section(results: Results, styles: dict[str, int]) -> Section:
             for number, key in enumerate(metrics)
             if (drawn := _rd_chart(results, styles, clip, key))
         ]
-        if not charts:
+        if not any(point.clip == clip.name for point in results.points):
             figures.append(tag("figure", tag("h3", clip.name), tag("p", "No point was measured.", class_="quiet")))
             continue
         rate = f", {clip.fps:.4g} a second" if clip.fps else ""

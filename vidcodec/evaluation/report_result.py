@@ -7,7 +7,7 @@ import re
 from collections.abc import Sequence
 
 from vidcodec.evaluation.report_charts import swatch
-from vidcodec.evaluation.report_common import ELSEWHERE, METRICS, Section, metrics_of, percent, section, signed
+from vidcodec.evaluation.report_common import ELSEWHERE, METRICS, Section, compared_by, percent, section, signed
 from vidcodec.evaluation.report_html import Child, Markup, join, tag
 from vidcodec.evaluation.report_pictures import OURS, is_ours, main_codec
 from vidcodec.evaluation.results import Comparison, Results
@@ -21,10 +21,15 @@ FAMILIES = {
     "vvenc": "an encoder for H.266/VVC, the newest of that line",
     "jpeg": "the picture format of 1992, one file a frame",
     "webp": "a newer picture format, one file a frame",
-    "compressai": "learned picture codecs of the CompressAI library, one file a frame",
+    "compressai": "learned picture codecs of the CompressAI library, through this project's file format",
+    "filter": "a conventional encoder with this project's learned filter behind its decoder",
+    "png": "the lossless picture format of the web, one file a picture",
+    "jxl": "JPEG XL, lossless, one file a picture",
+    "ffv1": "FFmpeg's lossless video format, made for archives",
 }
 MODES = {
     "intra": "every frame is coded on its own",
+    "lossless": "every sample comes back as it was",
     "inter": "frames may also copy from other frames, which saves most where the camera stands still",
 }
 _FACTORS = (1 / 16, 1 / 8, 1 / 4, 1 / 2, 1, 2, 4, 8, 16, 32)
@@ -39,7 +44,7 @@ def result_section(results: Results, styles: dict[str, int]) -> Section:
 def _verdict(results: Results) -> Markup | None:
     """The main result in a sentence; None where there is no BD-rate of ours."""
     main = main_codec(results)
-    keys = [key for key in metrics_of(results) if any(c.metric == key for c in results.comparisons)]
+    keys = [key for key in compared_by(results) if any(c.metric == key for c in results.comparisons)]
     if main is None or main == results.anchor or not keys:
         return None
     clips = len(results.clips)
@@ -106,7 +111,7 @@ def _glossary(results: Results) -> Markup:
 
 def _distances(results: Results, styles: dict[str, int]) -> Markup:
     """BD-rates by metric: bars on a scale of factors, and a table."""
-    metrics = metrics_of(results)
+    metrics = compared_by(results)
     if not results.comparisons:
         said = "No codec was named to compare the others with, so there are no BD-rates: see the curves."
         return join([tag("p", said), _choice(metrics)])
@@ -188,6 +193,8 @@ def _table(results: Results, styles: dict[str, int], metric: str) -> Markup:
     caption = (
         f"BD-rate against {results.anchor} by {METRICS[metric].name}, and below it the same distance as quality: "
         "decibels more or less at equal size."
+        if metric != "bytes"
+        else f"Bytes against {results.anchor}: every decoded frame is the original one, sample by sample."
     )
     head = tag("tr", tag("th", "codec", scope="col"), [tag("th", name, scope="col") for name in columns])
     return tag("table", tag("caption", caption), tag("thead", head), tag("tbody", rows), class_="cards bd")

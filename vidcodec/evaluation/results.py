@@ -4,7 +4,8 @@ A folder of results holds
 
     results.json        everything below, as `Results.to_json` writes it
     results.csv         one line per point: clip, codec, rate point, sizes, quality, seconds, memory
-    sources/            the sampled 8-bit 4:2:0 frames every codec got, lossless (FFV1 in Matroska), one file a clip
+    sources/            the sampled frames every codec got, lossless (FFV1 in Matroska), one file a clip: 8-bit 4:2:0
+                        unless they were to be kept exactly
     coded/              one folder a point, named by its key, with what the codec wrote: decode it again at any time
                         (`vidcodec.evaluation.pictures`)
     points/             one JSON file a finished point, named by its key: what a stopped run goes on from
@@ -24,11 +25,13 @@ Paths in it are relative to the folder. Points name clips by `ClipInfo.name` and
 
 Rates. `Point.bytes` is the rate that comparisons use, `bpp` = 8 bytes / (width height frames). For a conventional
 video codec it counts the bare coded packets, as published comparisons do: neither the container nor the parameter sets
-it holds. For ours and for picture codecs it counts whole files with everything in them. `file_bytes` counts whole
-files for all.
+it holds (with the latter where it is lossless). For ours and for picture codecs it counts whole files with everything
+in them, for a filter the packets with its messages. `file_bytes` counts whole files for all.
 
-Quality is measured on frames decoded from the files written, at 8 bits. Keys of `Point.quality`, decibels where not
-said otherwise, null where it could not be measured:
+Frames of a lossless codec are compared sample by sample, other ones than went in are a failure: `details` has
+'identical' and there is no quality. That of other codecs is measured on frames decoded from the files written, at 8
+bits; of an R'G'B' source kept exactly psnr_rgb is against that source, the rest against its 4:2:0. Keys of
+`Point.quality`, decibels where not said otherwise, null where it could not be measured:
 
     psnr_y, psnr_u, psnr_v, psnr_rgb      mean squared errors averaged over frames, then the logarithm
     psnr_yuv                              (6 psnr_y + psnr_u + psnr_v) / 8
@@ -76,7 +79,8 @@ class ClipInfo:
     """A clip as all codecs got it.
 
     name: unique in the results. digest: of the sampled frames. source: the lossless file of them. fps: of the sampled
-    frames, None where it varies. notes: what reading and sampling changed.
+    frames, None where it varies. bit_depth, rgb: 8 bits of 4:2:0, unless frames were kept exactly. notes: what
+    reading and sampling changed.
     """
 
     name: str
@@ -87,6 +91,8 @@ class ClipInfo:
     frames: int
     fps: float | None
     notes: list[str] = field(default_factory=list)
+    bit_depth: int = 8
+    rgb: bool = False
 
     @property
     def pixels(self) -> int:
@@ -124,7 +130,7 @@ class Point:
     encode_memory, decode_memory: peak resident bytes of the process that did it, interpreter and libraries included.
     details: what only this codec tells. Ours: 'chosen', 'update_bytes', 'y_bytes', 'z_bytes', 'rest_bytes',
         'tensor_bits' (name to bits of the model update), 'curve' (one dict per measure while finetuning: step, bpp,
-        mse, update_bits, cost ...), 'costs', 'stage_seconds'.
+        mse, update_bits, cost ...), 'costs', 'stage_seconds'. A filter's: its segments' entries, of the first one.
     measured: date, cpu, vidcodec version and commit; a resumed run may mix several.
     """
 
@@ -153,7 +159,8 @@ class Point:
 class Comparison:
     """Bjontegaard figures of a codec against the anchor on one clip, or their mean over clips (clip None).
 
-    bd_rate: per cent of rate at equal quality, below zero: fewer bits. bd_psnr: decibels at equal rate. None (N/A):
+    bd_rate: per cent of rate at equal quality, below zero: fewer bits. bd_psnr: decibels at equal rate. metric: of
+    quality; 'bytes' between lossless codecs, whose bd_rate is per cent of bytes. None (N/A):
     the curves overlap too little, or are too short; `note` says which. clips: how many a mean stands for, [of the
     rate, of the PSNR].
     """

@@ -3,8 +3,13 @@
     x264, x265, svtav1, vp9, vvenc    :intra or :inter (the default), preset=WORD
     jpeg, webp                        one file a picture
     vidcodec                          any option of `vidcodec encode`: adapt=none,preset=fast,steps=100,weights=FILE
-    compressai                        :ARCHITECTURE,weights=FILE ('{q}' in it: the quality)
+    compressai                        :ARCHITECTURE, the same options, '{q}' in weights=FILE for the quality; not
+                                      adapted without adapt=
+    filter                            x264, x265 or svtav1 behind our filter: codec=x265,preset=WORD,
+                                      strategy=none|base|multipliers|biases|full, or parameters=biases
     points:FILE.json#NAME             measured elsewhere
+
+    lossless: vidcodec:lossless=1, png, webp:lossless, jxl:effort=7, ffv1, x265:lossless
 
 Options follow the name after a colon, separated by commas: x265:inter,preset=medium. Every codec takes
 rates=22/27/32/37 (its own rate points) and name=TEXT (how results call it). Several codecs are separated by commas,
@@ -22,14 +27,16 @@ from pathlib import Path
 
 from vidcodec.errors import InputError
 from vidcodec.evaluation.codec import Codec
+from vidcodec.evaluation.filters import Filter
 from vidcodec.evaluation.learned import CompressAI, Vidcodec, read_value
 from vidcodec.evaluation.measured import MeasuredPoints
-from vidcodec.evaluation.picture_rivals import Jpeg, Webp
+from vidcodec.evaluation.picture_rivals import Jpeg, JpegXl, Png, Webp
+from vidcodec.evaluation.provenance import code_digest
 from vidcodec.evaluation.results import CodecInfo
-from vidcodec.evaluation.video_rivals import MODES, X264, X265, SvtAv1, VideoRival, Vp9, Vvenc
+from vidcodec.evaluation.video_rivals import X264, X265, Ffv1, SvtAv1, Vp9, Vvenc
 
 CODECS: dict[str, type[Codec]] = {
-    c.family: c for c in (X264, X265, SvtAv1, Vp9, Vvenc, Jpeg, Webp, Vidcodec, CompressAI)
+    c.family: c for c in (X264, X265, SvtAv1, Vp9, Vvenc, Jpeg, Webp, Png, JpegXl, Ffv1, Vidcodec, CompressAI, Filter)
 }
 FAMILIES = (*CODECS, MeasuredPoints.family)
 
@@ -47,7 +54,8 @@ class Chosen:
         """For the list of codecs in results."""
         if isinstance(self.codec, MeasuredPoints):
             return self.codec.info()
-        return CodecInfo(self.label, self.spec, self.codec.family, self.codec.rate_name, self.codec.settings())
+        settings = {**self.codec.settings(), "code": code_digest(self.codec.code)}
+        return CodecInfo(self.label, self.spec, self.codec.family, self.codec.rate_name, settings)
 
     def rate_points(self, count: int, qps: Iterable[float] | None = None) -> list[float]:
         """Where to measure: its own rates, else those that stand for the quantisers `qps`, else `count` usual ones.
@@ -57,7 +65,7 @@ class Chosen:
         if isinstance(self.codec, MeasuredPoints):
             return []
         points = list(self.rates) if self.rates else []
-        if not points and qps is not None:
+        if not points and qps is not None and not self.codec.lossless:
             points = [rate for qp in qps if (rate := self.codec.from_qp(qp)) is not None]
         points = list(dict.fromkeys(points or self.codec.rate_points(count)))
         for point in points:
@@ -70,7 +78,11 @@ def parse_codecs(text: str) -> list[Chosen]:
     specs: list[str] = []
     for word in text.split(","):
         begins = re.match(r"[^:=]*", word.strip())
-        if specs and not (begins and begins[0] in FAMILIES) and re.fullmatch(r"\s*([\w-]+=.*|intra|inter)\s*", word):
+        if (
+            specs
+            and not (begins and begins[0] in FAMILIES)
+            and re.fullmatch(r"\s*([\w-]+=.*|intra|inter|lossless)\s*", word)
+        ):
             specs[-1] += ("," if ":" in specs[-1] else ":") + word.strip()
         elif word.strip():
             specs.append(word.strip())
@@ -104,28 +116,27 @@ def parse_codec(spec: str) -> Chosen:
 
 def _make(kind: type[Codec], texts: dict[str, str], bare: list[str]) -> Codec:
     """The codec from its options as typed: word=text, and words alone."""
-    if issubclass(kind, Vidcodec):
-        if bare:
-            raise InputError(f"vidcodec:{bare[0]}: write options as name=value, like vidcodec:adapt=none")
-        return Vidcodec.of(texts)
     if bare:
+        if kind is Vidcodec:
+            raise InputError(f"vidcodec:{bare[0]}: write options as name=value, like vidcodec:adapt=none")
         if len(bare) > 1 or not kind.alone:
             raise InputError(f"{kind.family}:{bare[-1]}: {_usage(kind)}")
         texts = {kind.alone: bare[0], **texts}
+    if issubclass(kind, Vidcodec):
+        return kind.of(texts)
     known = {f.name for f in fields(kind)}
     kinds = typing.get_type_hints(kind)
     values = {}
     for name, text in texts.items():
         if name not in known:
             raise InputError(f"{kind.family} has no option {name!r}: {_usage(kind)}")
-        choices = MODES if name == "mode" and issubclass(kind, VideoRival) else ()
-        values[name] = read_value(f"{kind.family}:{name}", text, kinds[name], choices)
+        values[name] = read_value(f"{kind.family}:{name}", text, kinds[name], kind.choices.get(name, ()))
     return kind(**values)
 
 
 def _usage(kind: type[Codec]) -> str:
     names = [f"{f.name}=" for f in fields(kind) if f.name != kind.alone]
-    alone = {"": [], "mode": list(MODES)}.get(kind.alone, [kind.alone.upper()])
+    alone = list(kind.choices.get(kind.alone, [kind.alone.upper()] * bool(kind.alone)))
     return f"it takes {', '.join([*alone, *names, 'rates=A/B/C', 'name=TEXT'])}"
 
 

@@ -17,12 +17,12 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-import vidcodec
 from vidcodec.errors import InputError, OutputError
 from vidcodec.evaluation import provenance
 from vidcodec.evaluation.results import ClipInfo, Failure, Point, point_text, read_point
 from vidcodec.evaluation.worker import Job
 from vidcodec.files import write_whole
+from vidcodec.version import PACKAGE, __version__
 
 POINTS, CODED, WORK = "points", "coded", "work"
 POLL_SECONDS = 0.05
@@ -127,7 +127,7 @@ class Runner:
         self.measured = {
             "date": provenance.now(),
             "cpu": provenance.cpu_model(),
-            "vidcodec": vidcodec.__version__,
+            "vidcodec": __version__,
             "commit": provenance.commit(),
         }
 
@@ -198,7 +198,7 @@ class Runner:
             threads=self.threads,
         ).write(job)
         threads = {name: str(self.threads) for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS")}
-        root = str(Path(vidcodec.__file__).parents[1])
+        root = str(PACKAGE.parent)
         path = os.pathsep.join([root, *filter(None, [os.environ.get("PYTHONPATH")])])
         with (r.folder / f"{step}.log").open("wb") as log:
             r.step = step
@@ -250,7 +250,7 @@ class Runner:
             threads=self.threads,
             encode_memory=coded["memory"],
             decode_memory=shown["memory"],
-            details=coded["details"],
+            details={**coded["details"], **shown["details"]},
             notes=[*coded["notes"], *shown["notes"]],
             measured={**self.measured, "date": provenance.now()},
         )

@@ -1,10 +1,10 @@
 """Conventional video codecs: x264, x265, SVT-AV1 and VP9 from PyAV's own FFmpeg, VVenC from a program.
 
-Each has two modes. `intra`: every picture a key frame. `inter`: one key frame, then the encoder's own default
-structure with B frames and lookahead, at its slow preset: what a user who wants small files would take. Always a
-constant quantiser (VP9 inter: its constant-quality mode), tuned for PSNR, on one thread, so that the bytes depend on
-nothing but the settings. Files are Matroska; the parameter sets lie in its header, so `rate_bytes` counts the packets
-alone.
+Each has two modes. `intra`: every picture a key frame. `inter`: one key frame, then the encoder's own default structure
+with B frames and lookahead, at its slow preset: what a user who wants small files would take. Always a constant
+quantiser (VP9 inter: its constant-quality mode), tuned for PSNR, on one thread, so that the bytes depend on nothing but
+the settings. x265 has a third mode without loss, and FFV1 is always so. Files are Matroska; the parameter sets lie in
+its header, so `rate_bytes` counts the packets alone; where nothing is lost the parameter sets as well.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import os
 import shutil
 import subprocess
 from abc import abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
@@ -30,41 +30,16 @@ from vidcodec.evaluation.codec import Codec, Encoded, Source, padded, read_frame
 from vidcodec.video import Frame, VideoFormat, open_writer
 
 INTRA, INTER = "intra", "inter"
-MODES = (INTRA, INTER)
+LOSSLESS = "lossless"
+FULL_RANGE = 2  # AVColorRange
+CODE = ("evaluation/video_rivals.py", "evaluation/codec.py")
 ONE_KEY_FRAME = 1 << 20  # frames between two key frames: more than any clip has
 
 
-@dataclass(frozen=True)
-class VideoRival(Codec):
-    """A video codec with the two modes. preset: the encoder's own word."""
-
-    mode: str = INTER
-    preset: str = ""
-
-    rate_name, alone = "qp", "mode"
-
-    def decode(self, files: list[Path], format: VideoFormat) -> Iterator[Frame]:
-        return (shown(frame, format) for frame in read_frames(files))
-
-
-class PyavRival(VideoRival):
-    """An encoder inside PyAV's FFmpeg."""
+class FfmpegCodec(Codec):
+    """An encoder inside PyAV's FFmpeg, on one thread. Files are Matroska."""
 
     encoder: ClassVar[str]  # FFmpeg's name
-
-    @abstractmethod
-    def parameters(self, qp: int) -> dict[str, str]:
-        """FFmpeg's options of the encoder at a quantiser."""
-
-    def settings(self) -> dict[str, Any]:
-        libavcodec = ".".join(map(str, av.library_versions["libavcodec"]))
-        return {
-            "encoder": self.encoder,
-            "pyav": av.__version__,
-            "libavcodec": libavcodec,
-            **self.options(),
-            "parameters at 0": self.parameters(0),
-        }
 
     def check(self) -> None:
         if self.encoder not in av.codecs_available:
@@ -72,18 +47,27 @@ class PyavRival(VideoRival):
                 f"{self.label}: this PyAV has no {self.encoder}: take the one of pip install av"
             )
 
-    def encode(self, source: Source, rate_point: float, folder: Path) -> Encoded:
-        path = folder / "coded.mkv"
+    def settings(self) -> dict[str, Any]:
+        libavcodec = ".".join(map(str, av.library_versions["libavcodec"]))
+        return {"encoder": self.encoder, "pyav": av.__version__, "libavcodec": libavcodec, **self.options()}
+
+    def decode(self, files: list[Path], format: VideoFormat) -> Iterator[Frame]:
+        return (shown(frame, format) for frame in read_frames(files, exact=self.lossless))
+
+    def mux(self, source: Source, path: Path, options: dict[str, str], *, intra: bool, pixels: str, at: str) -> Encoded:
+        """Code into a file. at: what the settings are, for the error. Raises UnsupportedInputError."""
         sizes: dict[int, int] = {}  # by frame
+        even = 1 if source.format.rgb or self.encoder == "ffv1" else 2  # a multiple of the sides
+        width, height = (-(-side // even) * even for side in (source.format.width, source.format.height))
         try:
             with av.open(f"file:{path}", "w", format="matroska") as container:
-                options = self.parameters(int(rate_point))
                 stream: Any = container.add_stream(self.encoder, rate=source.rate, options=options)
                 context = stream.codec_context
                 context.thread_count = 1
-                context.gop_size = 1 if self.mode == INTRA else ONE_KEY_FRAME
-                context.pix_fmt = "yuv420p"
-                context.width, context.height = source.format.chroma_width * 2, source.format.chroma_height * 2
+                context.gop_size = 1 if intra else ONE_KEY_FRAME
+                context.width, context.height, context.pix_fmt = width, height, pixels
+                if source.format.rgb:
+                    context.colorspace, context.color_range = source.format.colour.matrix, FULL_RANGE
 
                 def write(picture: av.VideoFrame | None) -> None:
                     for packet in stream.encode(picture):
@@ -91,24 +75,59 @@ class PyavRival(VideoRival):
                         container.mux(packet)
 
                 for number, frame in enumerate(source.frames()):
-                    write(to_picture(padded(frame, 2), number))
+                    write(to_picture(padded(frame, even) if even > 1 else frame, number, pixels))
                 write(None)
+                headers = len(context.extradata or b"")
         except (av.error.FFmpegError, ValueError) as error:
             raise UnsupportedInputError(
-                f"{self.label} cannot code {source.format.width}x{source.format.height} at {self.rate_name} "
-                f"{rate_point:g}, preset {self.preset}: {getattr(error, 'strerror', error)}"
+                f"{self.label} cannot code {source.format.width}x{source.format.height}{at}: "
+                f"{getattr(error, 'strerror', error)}"
             ) from error
-        return Encoded([path], sum(sizes.values()), [8 * sizes[i] for i in sorted(sizes)])
+        return Encoded([path], sum(sizes.values()) + headers * self.lossless, [8 * sizes[i] for i in sorted(sizes)])
 
 
-def to_picture(frame: Frame, number: int) -> av.VideoFrame:
-    """An 8-bit frame for FFmpeg's encoders, its `pts` the number."""
+@dataclass(frozen=True)
+class VideoRival(Codec):
+    """A video codec with its modes. preset: the encoder's own word."""
+
+    mode: str = INTER
+    preset: str = ""
+
+    rate_name, alone, choices, code = "qp", "mode", {"mode": (INTRA, INTER)}, CODE
+
+
+class PyavRival(FfmpegCodec, VideoRival):
+    """One of FFmpeg's."""
+
+    @abstractmethod
+    def parameters(self, qp: int) -> dict[str, str]:
+        """FFmpeg's options of the encoder at a quantiser."""
+
+    def settings(self) -> dict[str, Any]:
+        return {**super().settings(), "parameters at 0": self.parameters(0)}
+
+    def encode(self, source: Source, rate_point: float, folder: Path) -> Encoded:
+        options, at = self.parameters(int(rate_point)), f" at {self.rate_name} {rate_point:g}, preset {self.preset}"
+        pixels, path = planes_of(source.format), folder / "coded.mkv"
+        return self.mux(source, path, options, intra=self.mode != INTER, pixels=pixels, at=at)
+
+
+def planes_of(format: VideoFormat) -> str:
+    """FFmpeg's name of planes that hold frames of a format as they are."""
+    return ("gbrp" if format.rgb else "yuv420p") + ("10le" if format.bit_depth == 10 else "")
+
+
+def to_picture(frame: Frame, number: int, pixels: str = "yuv420p") -> av.VideoFrame:
+    """A frame for FFmpeg's encoders, its `pts` the number."""
     height, width = frame.y.shape
-    picture = av.VideoFrame(width, height, "yuv420p")
-    for plane, samples in zip(picture.planes, (frame.y, *frame.uv), strict=True):
-        rows = np.frombuffer(plane, np.uint8).reshape(plane.height, plane.line_size)  # type: ignore[call-overload]
-        rows[:, : plane.width] = samples
+    picture = av.VideoFrame(width, height, pixels)
     picture.pts = number
+    planes: Iterable[np.ndarray] = (frame.y, *frame.uv)
+    if pixels == "bgr0":
+        planes = [np.stack([frame.uv[0], frame.y, frame.uv[1], np.zeros_like(frame.y)], 2).reshape(height, -1)]
+    for plane, samples in zip(picture.planes, planes, strict=True):
+        rows = np.frombuffer(plane, np.uint8).reshape(plane.height, -1).view(samples.dtype)  # type: ignore[call-overload]
+        rows[:, : samples.shape[1]] = samples
     return picture
 
 
@@ -130,16 +149,26 @@ class X264(PyavRival):
 
 @dataclass(frozen=True)
 class X265(PyavRival):
-    """H.265 by x265 at a constant quantiser, without the SEI that names its settings (2.3 kB a key frame)."""
+    """H.265 by x265 at a constant quantiser, without the SEI that names its settings (2.3 kB a key frame).
+
+    lossless: every picture a key frame; R'G'B' as 4:4:4 without a transform of colour.
+    """
 
     preset: str = "veryslow"
 
     family, encoder = "x265", "libx265"
     lowest, highest, usual = 0, 51, (22, 37)
+    choices = {"mode": (INTRA, INTER, LOSSLESS)}
+
+    @property
+    def lossless(self) -> bool:
+        return self.mode == LOSSLESS
 
     def parameters(self, qp: int) -> dict[str, str]:
-        more = f"qp={qp}:info=0:log-level=none:pools=1:frame-threads=1" + (":keyint=1" if self.mode == INTRA else "")
-        return {"preset": self.preset, "tune": "psnr", "x265-params": more}
+        more = "info=0:log-level=none:pools=1:frame-threads=1" + (":keyint=1" if self.mode != INTER else "")
+        if self.lossless:
+            return {"preset": self.preset, "x265-params": f"lossless=1:{more}"}
+        return {"preset": self.preset, "tune": "psnr", "x265-params": f"qp={qp}:{more}"}
 
     def from_qp(self, qp: float) -> float | None:
         return qp
@@ -188,6 +217,41 @@ class Vp9(Av1Scale):
 
 
 @dataclass(frozen=True)
+class Ffv1(FfmpegCodec):
+    """FFV1 version 3: range coder with its own state table, as few slices as FFmpeg allows, no checksums.
+
+    The smaller of the files with the small and the large context model.
+    """
+
+    family, encoder, rate_name, code = "ffv1", "ffv1", "", CODE
+    lowest, highest, usual = 0, 0, (0, 0)
+    CIF: ClassVar[tuple[int, int]] = (352, 288)  # up to here FFmpeg allows a single slice
+
+    @property
+    def lossless(self) -> bool:
+        return True
+
+    def settings(self) -> dict[str, Any]:
+        smallest = [self.parameters(VideoFormat(1920, 1080), context) for context in (0, 1)]
+        return {**super().settings(), "smallest of": smallest}
+
+    def parameters(self, format: VideoFormat, context: int) -> dict[str, str]:
+        """FFmpeg's options."""
+        slices = "1" if format.width <= self.CIF[0] and format.height <= self.CIF[1] else "4"
+        return {"level": "3", "coder": "range_tab", "context": str(context), "slices": slices, "slicecrc": "0"}
+
+    def encode(self, source: Source, rate_point: float, folder: Path) -> Encoded:
+        f, tries = source.format, []
+        pixels = "bgr0" if f.rgb and f.bit_depth == 8 else planes_of(f)
+        for context in (0, 1):
+            path = folder / f"context-{context}.mkv"
+            tries.append(self.mux(source, path, self.parameters(f, context), intra=True, pixels=pixels, at=""))
+        best, other = sorted(tries, key=lambda e: e.rate_bytes)
+        other.files[0].unlink()
+        return best
+
+
+@dataclass(frozen=True)
 class Vvenc(VideoRival):
     """H.266 by VVenC, perceptual adaptation off, decoded by PyAV's FFmpeg.
 
@@ -217,6 +281,9 @@ class Vvenc(VideoRival):
             )
         if "vvc" not in av.codecs_available:
             raise CodecUnavailableError(f"{self.label}: this PyAV cannot decode H.266: it needs FFmpeg 7.1 or later")
+
+    def decode(self, files: list[Path], format: VideoFormat) -> Iterator[Frame]:
+        return (shown(frame, format) for frame in read_frames(files))
 
     def command(self, y4m: Path, out: Path, qp: int) -> list[str]:
         """How the encoder is called: without directories, as settings have it."""

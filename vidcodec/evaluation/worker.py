@@ -20,10 +20,13 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from vidcodec.errors import VidcodecError
+import numpy as np
+
+from vidcodec.errors import CodecUnavailableError, VidcodecError
 from vidcodec.evaluation.codec import Codec, Source, exactly
 from vidcodec.evaluation.rivals import parse_codec
 from vidcodec.files import write_whole
+from vidcodec.video import Frame
 
 
 @dataclass(frozen=True)
@@ -59,7 +62,8 @@ def run(job: Job) -> dict[str, Any]:
     """The outcome of a step. Raises VidcodecError."""
     codec = parse_codec(job.spec).codec
     assert isinstance(codec, Codec)
-    source = Source.open(Path(job.source), job.count)
+    source = Source.open(Path(job.source), job.count, exact=codec.lossless)
+    codec.check_format(source.format)
     codec.prepare()
     if "torch" in sys.modules:
         sys.modules["torch"].set_num_threads(job.threads)
@@ -85,7 +89,10 @@ def encode(job: Job, codec: Codec, source: Source) -> dict[str, Any]:
 
 
 def measure(job: Job, codec: Codec, source: Source) -> dict[str, Any]:
-    """Decode the files into a spool, and compare that with the source."""
+    """Decode the files into a spool, and compare that with the source.
+
+    Raises CodecUnavailableError where a lossless codec gives other samples back.
+    """
     from vidcodec.video import FrameSpool
 
     files = [Path(job.folder, file) for file in job.files]
@@ -95,16 +102,22 @@ def measure(job: Job, codec: Codec, source: Source) -> dict[str, Any]:
             frames.append(frame)
         seconds = time.perf_counter() - start
         memory = peak_memory()
+        told = {"seconds": seconds, "memory": memory}
+        if codec.lossless:
+            if not all(same(a, b) for a, b in zip(source.frames(), frames, strict=True)):
+                raise CodecUnavailableError(f"{job.spec} gave other samples back: it is not lossless as installed here")
+            return {"quality": {}, "frame_psnr": {}, "notes": [], "details": {"identical": True}, **told}
         from vidcodec.evaluation.metrics import measure as compare  # its libraries are not the decoder's memory
 
-        found = compare(source.frames(), frames, source.format)
-    return {
-        "quality": found.quality,
-        "frame_psnr": found.frame_psnr,
-        "notes": found.notes,
-        "seconds": seconds,
-        "memory": memory,
-    }
+        whole = Source.open(source.path, source.count, exact=True)
+        rgb = whole.frames() if whole.format.rgb else ()
+        found = compare(source.frames(), frames, source.format, rgb)
+    return {"quality": found.quality, "frame_psnr": found.frame_psnr, "notes": found.notes, "details": {}, **told}
+
+
+def same(a: Frame, b: Frame) -> bool:
+    """Whether all samples are equal, and of one depth."""
+    return all(p.dtype == q.dtype and np.array_equal(p, q) for p, q in ((a.y, b.y), (a.uv, b.uv)))
 
 
 def peak_memory() -> int:
