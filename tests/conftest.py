@@ -9,12 +9,14 @@ from pathlib import Path
 import pytest
 import torch
 
-from vidcodec.models.checkpoint import save_model, snap_to_grid
-from vidcodec.models.msp import Msp, MspConfig
+from vidcodec.checkpoint import snap_to_grid
+from vidcodec.families.msp.checkpoint import save_model
+from vidcodec.families.msp.network import Msp, MspConfig
 
 TINY = MspConfig(
-    widths=(12, 12, 12),
-    blocks=(1, 1, 1),
+    widths=(12, 12),
+    blocks=(1, 1),
+    analysis_blocks=None,
     latent=12,
     hyper=6,
     mean_features=8,

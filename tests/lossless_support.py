@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from vidcodec.models.checkpoint import snap_to_grid
-from vidcodec.models.lossless import Lossless, LosslessConfig
-from vidcodec.models.lossless_checkpoint import save_lossless
+from vidcodec.checkpoint import snap_to_grid
+from vidcodec.families.lossless.checkpoint import save_lossless
+from vidcodec.families.lossless.network import Lossless, LosslessConfig
 
 TINY = LosslessConfig(luma=(10, 8), chroma=(8,), mixtures=2, scales=3, tiers=2)
 

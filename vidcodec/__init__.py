@@ -13,15 +13,16 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from vidcodec.version import __version__
+
 if TYPE_CHECKING:
     from vidcodec.bitstream import BitstreamReader, BitstreamWriter, Header
     from vidcodec.codec.decode import DecodeResult, VideoDecoder, decode_video
     from vidcodec.codec.encode import EncodeResult, encode_video
     from vidcodec.codec.options import EncodeOptions
     from vidcodec.errors import VidcodecError
+    from vidcodec.latents.symbols import SymbolLog
     from vidcodec.video import Frame, Sampling, VideoFormat, VideoReader
-
-__version__ = "0.1.0"
 
 _HOMES = {
     "BitstreamReader": "vidcodec.bitstream",
@@ -32,6 +33,7 @@ _HOMES = {
     "Frame": "vidcodec.video",
     "Header": "vidcodec.bitstream",
     "Sampling": "vidcodec.video",
+    "SymbolLog": "vidcodec.latents.symbols",
     "VideoDecoder": "vidcodec.codec.decode",
     "VideoFormat": "vidcodec.video",
     "VideoReader": "vidcodec.video",
@@ -49,6 +51,7 @@ __all__ = [
     "Frame",
     "Header",
     "Sampling",
+    "SymbolLog",
     "VidcodecError",
     "VideoDecoder",
     "VideoFormat",

@@ -8,7 +8,7 @@
     │       └── UnreachableError        its server does not answer
     ├── BitstreamError          a .vdc file cannot be read
     │   ├── NotABitstreamError      not a vidcodec file at all
-    │   ├── UnsupportedVersionError written by a newer version
+    │   ├── UnsupportedVersionError written by another version
     │   ├── CorruptBitstreamError   damaged: a checksum or a bound does not hold
     │   └── TruncatedBitstreamError ends too early
     ├── ModelError              a network's weights cannot be used
@@ -64,7 +64,7 @@ class NotABitstreamError(BitstreamError):
 
 
 class UnsupportedVersionError(BitstreamError):
-    """Written by a newer version of vidcodec."""
+    """Written by a newer version of vidcodec, or by one too old; the message names it."""
 
 
 class CorruptBitstreamError(BitstreamError):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import os
 import secrets
 from collections.abc import Iterator
@@ -12,6 +13,12 @@ from pathlib import Path
 def partial_of(path: Path) -> Path:
     """A new name beside `path` to write it under: hidden, and short whatever the length of its own."""
     return path.with_name(f".vidcodec-{secrets.token_hex(8)}.part")
+
+
+def file_digest(path: Path) -> str:
+    """SHA-256 of a file in hex digits. Raises OSError."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def synchronise(path: Path) -> None:

@@ -15,8 +15,8 @@ import av
 import numpy as np
 
 TINY = {
-    "widths": [8, 8, 12],
-    "blocks": [1, 1, 1],
+    "widths": [8, 12],
+    "blocks": [1, 1],
     "latent": 12,
     "hyper": 8,
     "mean_features": 8,

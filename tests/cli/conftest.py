@@ -9,8 +9,8 @@ import torch
 from cli_support import TINY, Outcome, Vidcodec, make_clip
 
 from vidcodec.cli import main
-from vidcodec.models.checkpoint import save_model
-from vidcodec.models.msp import Msp, MspConfig
+from vidcodec.families.msp.checkpoint import save_model
+from vidcodec.families.msp.network import Msp, MspConfig
 
 
 @pytest.fixture(scope="session")

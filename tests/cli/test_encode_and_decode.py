@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import cv2
@@ -56,7 +57,9 @@ def test_json_has_progress_and_a_result(vidcodec: Vidcodec, clip: Path, weights:
     assert outcome.result["frames"] == 3
     assert outcome.result["size"] == clip.with_suffix(".vdc").stat().st_size
     progress = [e for e in outcome.events if e["event"] == "progress"]
-    assert {"read", "code plain"} <= {e["stage"] for e in progress}
+    stages = {e["stage"] for e in progress}
+    assert "read" in stages
+    assert any(stage.startswith("code plain") for stage in stages)
     assert all(0 <= e["share"] <= 1 for e in progress)
 
 
@@ -67,7 +70,7 @@ def test_adaptation_shows_its_figures(vidcodec: Vidcodec, clip: Path, weights: P
     assert adapting
     assert {"bpp", "mse", "psnr", "update_bits"} <= set(adapting[-1]["figures"])
     plain, *_, refined = outcome.result["costs"]
-    assert plain == "plain"
+    assert plain.startswith("plain")
     assert any(name.startswith("adapted (full)") for name in outcome.result["costs"])
     assert refined.endswith(", lof")
 
@@ -162,4 +165,4 @@ def test_bar_on_a_terminal(vidcodec: Vidcodec, clip: Path, weights: Path, monkey
     monkeypatch.setattr("sys.stderr.isatty", lambda: True, raising=False)
     outcome = plain(vidcodec, make_clip(clip.with_name("other.mkv")), weights)
     assert outcome.code == 0
-    assert "code plain: 100%|" in outcome.err
+    assert re.search(r"code plain[^:]*: 100%\|", outcome.err)

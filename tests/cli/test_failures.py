@@ -13,7 +13,7 @@ import pytest
 from cli_support import Outcome, Vidcodec, make_clip, start
 
 import vidcodec.codec.encode
-from vidcodec.models.checkpoint import WEIGHTS
+from vidcodec.checkpoint import WEIGHTS
 
 
 def only_error(outcome: Outcome, code: int, said: str) -> None:
@@ -187,7 +187,7 @@ def test_stopped_with_a_work_folder_says_how_to_go_on(
 
     words = ("encode", clip, "--weights", weights, "--adapt", "none", "--work", tmp_path / "w", "--threads", "1")
     with monkeypatch.context() as patch:
-        patch.setattr(vidcodec_encode._Encoder, "write", stop)
+        patch.setattr(vidcodec_encode, "_write", stop)
         only_error(vidcodec(*words), 130, f"interrupted; finished steps are kept in {tmp_path / 'w'}: the same command")
     outcome = vidcodec(*words)
     assert outcome.code == 0

@@ -9,11 +9,12 @@ import numpy as np
 import pytest
 from cli_support import Vidcodec, damage_frame, make_clip
 
-from vidcodec.adapt.coder import encode_update
-from vidcodec.adapt.selection import Strategy, select
-from vidcodec.adapt.update import TensorUpdate, Update, sent_parameters
 from vidcodec.bitstream import BitstreamReader, BitstreamWriter, UpdateUnit
-from vidcodec.models.checkpoint import load_model
+from vidcodec.checkpoint import sent_parameters
+from vidcodec.families.msp.checkpoint import load_model
+from vidcodec.updates.coder import encode_update
+from vidcodec.updates.selection import Strategy, select
+from vidcodec.updates.update import TensorUpdate, Update
 
 
 @pytest.fixture
@@ -24,12 +25,10 @@ def with_update(vdc: Path, weights: Path) -> tuple[Path, str]:
     steps = np.zeros(tuple(parameter.shape), np.int32)
     steps.flat[0] = 2
     path = vdc.with_name("updated.vdc")
-    with BitstreamReader(vdc) as reader:
-        header = dataclasses.replace(reader.header, update_count=1)
-        with BitstreamWriter(path, header) as writer:
-            writer.write_update(UpdateUnit(0, encode_update(Update({name: TensorUpdate(steps, 8)}), model)))
-            for frame in reader.frames():
-                writer.write_frame(frame)
+    with BitstreamReader(vdc) as reader, BitstreamWriter(path, reader.header) as writer:
+        writer.write_update(UpdateUnit(1, 0, 0, encode_update(Update({name: TensorUpdate(steps, 8)}), model)))
+        for frame in reader.frames():
+            writer.write_frame(dataclasses.replace(frame, update=1))
     return path, name
 
 
@@ -47,7 +46,9 @@ def test_info_as_json(vidcodec: Vidcodec, vdc: Path) -> None:
     assert (facts["width"], facts["height"], facts["bit_depth"]) == (48, 32, 8)
     assert (facts["frame_count"], facts["intact_frames"], facts["complete"]) == (3, 3, True)
     assert [f["seconds"] for f in facts["frames"]] == [0.0, 0.5, 1.0]
-    assert all(set(f) == {"index", "pts", "seconds", "bytes"} for f in facts["frames"])
+    known = {"index", "pts", "seconds", "bytes", "kind", "reference", "rate_level", "quantizer", "update"}
+    assert all(set(f) == known for f in facts["frames"])
+    assert {(f["kind"], f["reference"], f["update"]) for f in facts["frames"]} == {("key", None, 0)}
     assert facts["updates"] == facts["problems"] == facts["notes"] == []
 
 
@@ -71,12 +72,10 @@ def test_info_names_the_selection_of_an_update(vidcodec: Vidcodec, vdc: Path, we
     chosen = select(Strategy("random", 50, 1), model)
     tensors = {n: TensorUpdate(m.astype(np.int32), 8) for n, m in list(chosen.masks.items())[:3]}
     path = vdc.with_name("selected.vdc")
-    with BitstreamReader(vdc) as reader:
-        header = dataclasses.replace(reader.header, update_count=1)
-        with BitstreamWriter(path, header) as writer:
-            writer.write_update(UpdateUnit(0, encode_update(Update(tensors), model, selection=chosen)))
-            for frame in reader.frames():
-                writer.write_frame(frame)
+    with BitstreamReader(vdc) as reader, BitstreamWriter(path, reader.header) as writer:
+        writer.write_update(UpdateUnit(1, 0, 0, encode_update(Update(tensors), model, selection=chosen)))
+        for frame in reader.frames():
+            writer.write_frame(dataclasses.replace(frame, update=1))
     [update] = vidcodec("info", path, "--json", "--weights", weights).result["updates"]
     assert update["kind"] == "adaptive, random:50"
     assert [t["name"] for t in update["tensors"]] == list(tensors)

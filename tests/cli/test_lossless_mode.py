@@ -89,7 +89,7 @@ def test_frames_that_differ_are_counted(vidcodec: Vidcodec, clip: Path, lossless
 def test_info_tells_of_the_mode(vidcodec: Vidcodec, coded: tuple[Path, Path], lossless: Path) -> None:
     facts = json.loads(vidcodec("info", coded[1], "--json").out)
     assert (facts["model"], facts["lossless"], facts["rgb"]) == ("lossless", True, True)
-    assert facts["rate_level"] is facts["quantizer"] is None
+    assert facts["rate_levels"] == facts["quantizers"] == []
     shown = vidcodec("info", coded[1], "--decode", "--weights", lossless).out
     assert "8 bit RGB" in shown
     assert "samples" in shown

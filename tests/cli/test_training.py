@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from cli_support import TINY, Vidcodec
 
-from vidcodec.models.checkpoint import load_model
+from vidcodec.families.msp.checkpoint import load_model
 
 
 @pytest.fixture

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -12,17 +13,19 @@ import numpy as np
 import pytest
 import torch
 
-from vidcodec.adapt.finetune import Finetuner
-from vidcodec.adapt.refine import Refiner
-from vidcodec.codec import encode, refining
+from vidcodec.codec import coding
 from vidcodec.codec.encode import encode_video
-from vidcodec.codec.models import BaseModel
+from vidcodec.codec.footage import Footage
 from vidcodec.codec.options import EncodeOptions
 from vidcodec.codec.work import work_key
-from vidcodec.errors import OutputError, UnsupportedInputError
-from vidcodec.models.checkpoint import save_model
-from vidcodec.models.msp import Msp
-from vidcodec.video import Frame, Sampling, VideoFormat
+from vidcodec.errors import OutputError
+from vidcodec.families.msp import quantising, refining
+from vidcodec.families.msp.checkpoint import save_model
+from vidcodec.families.msp.family import MspFamily
+from vidcodec.families.msp.network import Msp
+from vidcodec.families.msp.refine import Refiner
+from vidcodec.updates.finetune import Finetuner
+from vidcodec.video import Frame, Sampling, VideoFormat, open_writer
 
 FRAMES = 5
 
@@ -52,7 +55,7 @@ def clip(make_clip: Callable[..., Path]) -> Path:
 
 def little_at_once(patch: pytest.MonkeyPatch) -> None:
     """Two frames a batch, few steps of annealing."""
-    patch.setitem(refining.IN_FLIGHT, "cpu", 2 * 48 * 32)
+    patch.setitem(coding.IN_FLIGHT, "cpu", 2 * 48 * 32)
     patch.setitem(refining.REFINE_SCALE, "sga", 1)
 
 
@@ -72,7 +75,7 @@ def in_one_go(clip: Path, options: EncodeOptions, tmp_path_factory: pytest.TempP
 def done(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     """What slow work is done: pictures refined, finetunings, searches of settings."""
     counts: dict[str, Any] = {"refined": set(), "finetuned": 0, "searched": 0}
-    refine, tune, search = Refiner.refine, Finetuner.run, encode.search_settings
+    refine, tune, search = Refiner.refine, Finetuner.run, quantising.search_settings
 
     def refined(self: Refiner, *given: Any) -> Any:
         counts["refined"] |= set(given[5])
@@ -87,7 +90,7 @@ def done(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
 
     monkeypatch.setattr(Refiner, "refine", refined)
     monkeypatch.setattr(Finetuner, "run", counted("finetuned", tune))
-    monkeypatch.setattr(encode, "search_settings", counted("searched", search))
+    monkeypatch.setattr(quantising, "search_settings", counted("searched", search))
     return counts
 
 
@@ -168,13 +171,20 @@ def test_steps_of_another_encode_are_left_alone(
     assert {p: p.read_bytes() for p in work.rglob("*.step")} == before
 
 
-def test_frames_options_and_weights_make_the_key(make_tiny: Callable[..., Msp], clip: Path) -> None:
+def test_frames_options_and_weights_make_the_key(make_tiny: Callable[..., Msp], tmp_path: Path) -> None:
+    def make_clip_of(video: VideoFormat, sample: int, pts: int) -> Path:
+        path = tmp_path / f"{sample}-{pts}.mkv"
+        with open_writer(path, replace(video, time_base=Fraction(1, 10)), overwrite=True) as writer:
+            for time in (pts, pts + 5):
+                writer.write(Frame(np.full((4, 4), sample, np.uint8), np.zeros((2, 2, 2), np.uint8), time))
+        return path
+
     def key(o: EncodeOptions = EncodeOptions(), seed: int = 0, pts: int = 0, sample: int = 0) -> str:  # noqa: B008
         network = make_tiny(seed, scales=1)
-        base = BaseModel("msp", network, bytes(16), torch.device("cpu"))
-        video = VideoFormat(4, 4)
-        frame = Frame(np.full((4, 4), sample, np.uint8), np.zeros((2, 2, 2), np.uint8), pts)
-        return work_key(o, base, video, [frame, frame])
+        base = MspFamily("msp", network, bytes(16), torch.device("cpu"))
+        path = make_clip_of(VideoFormat(4, 4), sample, pts)
+        with Footage(path, Sampling(fps=None), lambda *_: None) as footage:
+            return work_key(o, base, footage)
 
     others = [
         key(EncodeOptions(seed=1)),
@@ -195,5 +205,3 @@ def test_a_folder_that_cannot_be_is_told_before_slow_work(
     with pytest.raises(OutputError, match="cannot be kept"):
         encode_video(clip, tmp_path / "o.vdc", replace(options, work=tmp_path / "file"))
     assert not done["finetuned"]
-    with pytest.raises(UnsupportedInputError, match="--work"):
-        EncodeOptions(lossless=True, work=tmp_path)

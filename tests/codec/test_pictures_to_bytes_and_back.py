@@ -8,12 +8,15 @@ import numpy as np
 import pytest
 import torch
 
-from vidcodec.adapt.decisions import PLAIN, Decisions, error_weights
-from vidcodec.codec.pictures import MspPictureCodec, check_symbols
-from vidcodec.codec.planes import frame_to_planes, padded_size, planes_to_frame
 from vidcodec.errors import CorruptBitstreamError
-from vidcodec.models.msp import Msp, weighted_mse
-from vidcodec.quantize.quantizer import Quantizer
+from vidcodec.families.family import check_symbols
+from vidcodec.families.msp.network import Msp
+from vidcodec.families.msp.pictures import MspPictureCodec
+from vidcodec.families.msp.quantising import error_weights
+from vidcodec.families.planes import frame_to_planes, padded_size, planes_to_frame
+from vidcodec.latents.decisions import PLAIN, Decisions
+from vidcodec.latents.quantizer import Quantizer
+from vidcodec.rate import RateLevel, weighted_mse
 from vidcodec.video import Frame, VideoFormat
 
 
@@ -48,9 +51,9 @@ def test_planes_hold_frames_without_loss(size: tuple[int, int], bits: int) -> No
 @pytest.mark.parametrize("level", [0, 301, 512])
 def test_decoder_gets_the_encoders_picture(tiny: Msp, size: tuple[int, int], level: int) -> None:
     planes = frame_to_planes(noise_frame(*size, 8), 8, 16)
-    coded = MspPictureCodec(tiny, level).encode(planes)
+    coded = MspPictureCodec(tiny, RateLevel(level)).encode(planes)
     height, width = 2 * planes.shape[2], 2 * planes.shape[3]
-    decoded, log = MspPictureCodec(tiny, level).decode(coded.payload, height, width)
+    decoded, log = MspPictureCodec(tiny, RateLevel(level)).decode(coded.payload, height, width)
     assert log.crc == coded.log.crc
     assert torch.equal(decoded, coded.planes)
     assert (log.y_bits, log.z_bits) == (coded.log.y_bits, coded.log.z_bits)
@@ -64,8 +67,8 @@ def test_every_quantizer_gives_the_decoder_the_encoders_picture(
     tiny: Msp, quantizer: Quantizer, size: tuple[int, int]
 ) -> None:
     planes = frame_to_planes(noise_frame(*size, 8), 8, 16)
-    coded = MspPictureCodec(tiny, 512, Decisions(quantizer, 0.2)).encode(planes)
-    decoder = MspPictureCodec(tiny, 512, Decisions(Quantizer.from_code(quantizer.code)))
+    coded = MspPictureCodec(tiny, RateLevel(512), Decisions(quantizer, 0.2)).encode(planes)
+    decoder = MspPictureCodec(tiny, RateLevel(512), Decisions(Quantizer.from_code(quantizer.code)))
     decoded, log = decoder.decode(coded.payload, 2 * planes.shape[2], 2 * planes.shape[3])
     assert log == coded.log
     assert torch.equal(decoded, coded.planes)
@@ -94,8 +97,8 @@ def test_weights_are_what_an_error_costs(tiny: Msp) -> None:
 def test_every_shape_of_network_codes(make_tiny: Callable[..., Msp], changes: dict[str, object]) -> None:
     model = make_tiny(3, **changes)
     planes = frame_to_planes(noise_frame(60, 50, 8), 8, 16)
-    coded = MspPictureCodec(model, 256).encode(planes)
-    decoded, log = MspPictureCodec(model, 256).decode(coded.payload, 64, 64)
+    coded = MspPictureCodec(model, RateLevel(256)).encode(planes)
+    decoded, log = MspPictureCodec(model, RateLevel(256)).decode(coded.payload, 64, 64)
     assert log.crc == coded.log.crc
     assert torch.equal(decoded, coded.planes)
 
@@ -110,8 +113,8 @@ def test_few_coded_symbols_make_a_stream(make_tiny: Callable[..., Msp]) -> None:
         if coded_z:
             model.z_index.table[:, coded_z - 1] = 2.0
         planes = frame_to_planes(noise_frame(16, 16, 8), 8, 16)
-        coded = MspPictureCodec(model, 256).encode(planes)
-        decoded, log = MspPictureCodec(model, 256).decode(coded.payload, 16, 16)
+        coded = MspPictureCodec(model, RateLevel(256)).encode(planes)
+        decoded, log = MspPictureCodec(model, RateLevel(256)).decode(coded.payload, 16, 16)
         assert log.crc == coded.log.crc
         assert torch.equal(decoded, coded.planes)
         assert bool(coded.payload) == bool(coded_z)
@@ -123,13 +126,13 @@ def test_the_decoded_picture_is_the_networks_own(tiny: Msp) -> None:
     level = torch.tensor([2.0])
     with torch.no_grad():
         out = tiny(planes, level, rate="rounded")
-    coded = MspPictureCodec(tiny, 512).encode(planes)
+    coded = MspPictureCodec(tiny, RateLevel(512)).encode(planes)
     assert (coded.planes - out.planes).abs().mean() < 0.02
 
 
 @pytest.mark.parametrize("decisions", [PLAIN, Decisions(Quantizer("trellis8", 0, 3), 0.3)], ids=["plain", "trellis"])
 def test_wrong_bytes_are_noticed(tiny: Msp, decisions: Decisions) -> None:
-    codec = MspPictureCodec(tiny, 512, decisions)
+    codec = MspPictureCodec(tiny, RateLevel(512), decisions)
     coded = codec.encode(frame_to_planes(noise_frame(48, 48, 8), 8, 16))
     rng, seen = np.random.default_rng(0), 0
     for k in range(10):

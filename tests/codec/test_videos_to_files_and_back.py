@@ -11,16 +11,18 @@ from typing import Any
 import numpy as np
 import pytest
 
-from vidcodec.adapt import importance
 from vidcodec.bitstream import BitstreamReader
-from vidcodec.codec import adapting, encode
+from vidcodec.codec import encode, steps
 from vidcodec.codec.decode import VideoDecoder, decode_video
 from vidcodec.codec.encode import EncodeResult, encode_video
 from vidcodec.codec.options import EncodeOptions
-from vidcodec.codec.planes import plane_errors
 from vidcodec.errors import ModelError, ModelMismatchError, RateControlError, VidcodecError
-from vidcodec.models.checkpoint import save_model
-from vidcodec.models.msp import Msp
+from vidcodec.families.crops import FrameCrops
+from vidcodec.families.msp.checkpoint import save_model
+from vidcodec.families.msp.network import Msp
+from vidcodec.families.planes import plane_errors
+from vidcodec.rate import RateLevel
+from vidcodec.updates import importance
 from vidcodec.video import Frame, Sampling, VideoReader
 
 EVERY_FRAME = Sampling(fps=None)
@@ -95,11 +97,11 @@ def test_updates_reach_the_decoder(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """With bits of the update made cheap and steps large, an update pays; the file carries and applies it."""
-    original = adapting.FinetuneConfig
+    original = steps.FinetuneConfig
     eager = {"vector_lr": 1.0, "matrix_lr": 0.3, "adam_lr": 0.8, "vector_share": 0.0}
-    monkeypatch.setattr(adapting, "FinetuneConfig", lambda **o: original(**{**o, **eager}))
+    monkeypatch.setattr(steps, "FinetuneConfig", lambda **o: original(**{**o, **eager}))
     monkeypatch.setattr(encode.CodedVideo, "cost", lambda v, *_: float(v.candidate.name == "plain"))
-    monkeypatch.setattr(encode.FrameCrops, "pixels", property(lambda _: 10**9, lambda *_: None), raising=False)
+    monkeypatch.setattr(FrameCrops, "pixels", property(lambda _: 10**9, lambda *_: None), raising=False)
     clip = make_clip(frames=2)
     chosen = replace(options, adapt="full", steps=8, update_prior=prior)
     result = encode_video(clip, tmp_path / "o.vdc", chosen)
@@ -107,15 +109,18 @@ def test_updates_reach_the_decoder(
     assert result.update_size > 10
     assert_as_promised(result, clip, tiny_weights, 8)
     with BitstreamReader(tmp_path / "o.vdc") as reader:
-        assert len(reader.updates[0].payload) == result.update_size
+        assert len(reader.update(1).payload) == result.update_size
+        assert {frame.update for frame in reader.frames()} == {1}
 
 
 def pretend(monkeypatch: pytest.MonkeyPatch, update: bytes = b"") -> None:
     """What is called adapted is plain, with an update (of nothing, for no decoder)."""
     monkeypatch.setattr(
-        encode._Encoder,
-        "adapt",
-        lambda self, candidate, level: replace(candidate, name="adapted", update=update),
+        steps,
+        "adapted",
+        lambda job, video: replace(
+            video.candidate, name="adapted", update=update, family=replace(video.candidate.family)
+        ),
     )
 
 
@@ -128,10 +133,7 @@ def test_an_update_costs_what_it_adds_to_the_file(
     adapted = replace(options, adapt="full")
     result = encode_video(clip, tmp_path / "a.vdc", adapted)
     assert (result.chosen, result.update_size) == ("plain", 0)
-    better = encode._Encoder.better
-    monkeypatch.setattr(  # the last one coded
-        encode._Encoder, "better", lambda self, best, candidate, level: better(self, None, candidate, level)
-    )
+    monkeypatch.setattr(encode, "_better", lambda job, best, other: other)
     forced = encode_video(clip, tmp_path / "b.vdc", adapted)
     assert forced.update_size == 12
     added = (forced.costs["adapted"] - forced.costs["plain"]) * 2 * 48 * 32 / 8
@@ -148,10 +150,12 @@ def test_at_the_level_that_meets_the_target_adapted_files_are_compared_with_plai
     better_there: str,
 ) -> None:
     pretend(monkeypatch)
-    monkeypatch.setattr(encode._Encoder, "starting_level", lambda *_: 300)
+    monkeypatch.setattr(encode, "_starting_level", lambda *_: RateLevel(300))
     monkeypatch.setattr(encode, "meet_target", lambda sample, whole, *_: whole(200)[1])
     least = {300: "adapted", 200: better_there}
-    monkeypatch.setattr(encode.CodedVideo, "cost", lambda v, *_: float(v.candidate.name != least[v.level]))
+    monkeypatch.setattr(
+        encode.CodedVideo, "cost", lambda v, *_: float(not v.candidate.name.startswith(least[v.level.steps]))
+    )
     asked = replace(options, quality=None, target_psnr=1.0, adapt="full", quantizer="rdoq")
     result = encode_video(make_clip(frames=1), tmp_path / "o.vdc", asked)
     assert result.chosen.startswith(better_there)
@@ -164,10 +168,10 @@ def test_plain_files_that_miss_the_target_do_not_win(
     make_clip: Callable[..., Path], options: EncodeOptions, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pretend(monkeypatch)
-    monkeypatch.setattr(encode._Encoder, "starting_level", lambda *_: 300)
+    monkeypatch.setattr(encode, "_starting_level", lambda *_: RateLevel(300))
     monkeypatch.setattr(encode, "meet_target", lambda sample, whole, *_: whole(200)[1])
     monkeypatch.setattr(
-        encode.CodedVideo, "cost", lambda v, *_: float((v.candidate.name == "adapted") == (v.level == 200))
+        encode.CodedVideo, "cost", lambda v, *_: float((v.candidate.name == "adapted") == (v.level.steps == 200))
     )
     asked = replace(options, quality=None, target_psnr=99.0, adapt="full")
     assert encode_video(make_clip(frames=1), tmp_path / "o.vdc", asked).chosen == "adapted"
@@ -181,7 +185,6 @@ def test_sizes_are_predicted(
     monkeypatch.setattr(
         encode, "meet_target", lambda sample, whole, *_: predicted.append(whole(200)[0]) or whole(200)[1]
     )
-    monkeypatch.setattr(encode._Encoder, "at_least_unadapted", lambda self, video, target: video)
     monkeypatch.setattr(encode.CodedVideo, "cost", lambda v, *_: float(v.candidate.name == "plain"))
     asked = replace(options, quality=None, target_size=10**6, adapt="full")
     result = encode_video(make_clip(frames=3), tmp_path / "o.vdc", asked)
@@ -193,10 +196,10 @@ def test_sizes_are_predicted(
 def test_models_and_scores_are_sought_before_the_video_is_read(
     make_clip: Callable[..., Path], options: EncodeOptions, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, wrong: str
 ) -> None:
-    def spool(*_: object) -> None:
+    def read_first(*_: object, **__: object) -> None:
         raise AssertionError("the video is read first")
 
-    monkeypatch.setattr(encode, "spool", spool)
+    monkeypatch.setattr(encode, "Footage", read_first)
     monkeypatch.setattr(importance, "WEIGHTS", tmp_path)
     asked = (
         replace(options, adapt="full", update_parameters="learned")
@@ -310,6 +313,6 @@ def test_other_weights_are_refused(
     anchor: tuple[Path, EncodeResult], make_tiny: Callable[..., Msp], tmp_path: Path
 ) -> None:
     save_model(make_tiny(99), tmp_path / "other.safetensors")
-    with pytest.raises(ModelMismatchError, match="--weights"):
+    with pytest.raises(ModelMismatchError, match="'weights'"):
         decode_video(anchor[1].output, tmp_path / "o.y4m", weights=tmp_path / "other.safetensors")
     assert not (tmp_path / "o.y4m").exists()

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from vidcodec.errors import TrainingError
-from vidcodec.models.lossless_checkpoint import load_lossless
+from vidcodec.families.lossless.checkpoint import load_lossless
 from vidcodec.training.lossless import (
     LosslessTrainConfig,
     batches,

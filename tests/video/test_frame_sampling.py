@@ -60,7 +60,7 @@ def test_a_range_in_the_middle_of_a_group(make_clip, name):
 
 def test_a_range_after_the_end(make_clip):
     clip = make_clip("a.mkv", 5)
-    with pytest.raises(NoVideoError, match="--start"):
+    with pytest.raises(NoVideoError, match="'start'"):
         VideoReader(clip, Sampling(start=100))
 
 

@@ -10,8 +10,8 @@ from collections.abc import Callable
 from fractions import Fraction
 from pathlib import Path
 
-from vidcodec.adapt.strategy import Strategy
 from vidcodec.errors import InputError, OutputError, UnsupportedInputError
+from vidcodec.updates.strategy import Strategy
 
 SIZE = re.compile(r"\s*(\d+(?:\.\d*)?|\.\d+)\s*([kmg]?)(i?)(b?)\s*", re.ASCII | re.IGNORECASE)
 TIME = re.compile(r"(?:(?:(\d+):)?(\d{1,2}):)?(\d+(?:\.\d*)?|\.\d+)", re.ASCII)
@@ -78,7 +78,7 @@ def frame_range(text: str) -> tuple[int, int | None]:
 
 
 def update_parameters(text: str) -> str:
-    """A selection as `vidcodec.adapt.strategy` reads them; whether a network has it shows later."""
+    """A selection as `vidcodec.updates.strategy` reads them; whether a network has it shows later."""
     try:
         Strategy.parse(text)
     except UnsupportedInputError as e:

@@ -4,14 +4,50 @@ from __future__ import annotations
 
 import json
 import math
+import re
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
+# Parameters of the library that are options here; others are called as they are.
+OPTIONS = {
+    "max_minutes": "--max-time",
+    **{
+        name: f"--{name.replace('_', '-')}"
+        for name in (
+            "adapt",
+            "codec",
+            "device",
+            "duration",
+            "fps",
+            "lossless",
+            "model",
+            "preset",
+            "qp",
+            "quality",
+            "quantizer",
+            "refine",
+            "start",
+            "strategy",
+            "target_bpp",
+            "target_psnr",
+            "target_size",
+            "update_parameters",
+            "update_prior",
+            "weights",
+        )
+    },
+}
+
+
+def with_options(text: str) -> str:
+    """A message of the library, which names its parameters, as one of the command line."""
+    return re.sub(r"'([a-z_]+)'", lambda m: OPTIONS.get(m[1], m[0]), text)
+
 
 def note(message: str) -> None:
     """Something worth knowing, on stderr."""
-    print(f"note: {message}", file=sys.stderr, flush=True)
+    print(f"note: {with_options(message)}", file=sys.stderr, flush=True)
 
 
 def warning(message: str) -> None:

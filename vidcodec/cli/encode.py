@@ -26,6 +26,7 @@ from vidcodec.cli.arguments import (
 )
 from vidcodec.cli.progress import Progress
 from vidcodec.codec.presets import ADAPT, PRESETS, QUANTIZERS, REFINE, UPDATE_PRIORS
+from vidcodec.updates.strategy import PAYING
 
 if TYPE_CHECKING:
     from vidcodec.codec.encode import EncodeResult
@@ -160,8 +161,9 @@ def add_parser(subparsers: Any) -> None:
         metavar="WHAT",
         help="which parameters the model update may change: all, biases, biases+multipliers, last-layer, "
         "low-rank[:RANK], random:N (to compare with), or learned[:N]: the N most important ones, without N those that "
-        "pay for their bits in a video of this size (default: learned where the weights come with scores, else all; "
-        "lossless: all)",
+        "pay for their bits in a video of this size (default: low-rank where the frames take "
+        f"{PAYING[0][0] // 1000} kB or more, of the greater rank the more they take, else learned where the weights "
+        "come with scores, else all; lossless: all)",
     )
     methods = "; ".join(f"{name}: {what}" for name, what in REFINE_HELP.items())
     work.add_argument(
@@ -186,7 +188,7 @@ def add_parser(subparsers: Any) -> None:
         "--model",
         default="msp",
         metavar="NAME",
-        help="msp, or CompressAI's like compressai:mbt2018-mean:4 (with --adapt none) (default: %(default)s)",
+        help="msp, or CompressAI's like compressai:mbt2018-mean:4 (default: %(default)s)",
     )
     add_model_options(parser)
     add_general_options(parser, json=f"{NDJSON}; errors as well")

@@ -13,7 +13,7 @@ from types import FrameType
 
 from vidcodec.cli import console
 from vidcodec.cli.parser import UsageError
-from vidcodec.errors import OutputError, VidcodecError
+from vidcodec.errors import OutputError, TrainingError, VidcodecError
 
 INTERRUPTED = 128 + signal.SIGINT
 BROKEN_PIPE = 128 + 13
@@ -78,7 +78,7 @@ def _explain(error: BaseException, interrupted: str) -> tuple[str, str, int]:
     if isinstance(error, UsageError):
         return text, kind, UsageError.exit_code
     if isinstance(error, VidcodecError):
-        return text, kind, error.exit_code
+        return text if isinstance(error, TrainingError) else console.with_options(text), kind, error.exit_code
     if isinstance(error, KeyboardInterrupt):
         code = error.exit_code if isinstance(error, Terminated) else INTERRUPTED
         what = "terminated" if isinstance(error, Terminated) else "interrupted"

@@ -52,7 +52,7 @@ def run(args: argparse.Namespace) -> int:
 
     with BitstreamReader(args.input) as reader:
         facts = describe(reader, args.input)
-        if reader.updates:
+        if reader.update_numbers:
             try:
                 _add_tensors(facts, reader, args)
             except VidcodecError as error:
@@ -73,27 +73,40 @@ def run(args: argparse.Namespace) -> int:
 def describe(reader: BitstreamReader, path: Path) -> dict[str, Any]:
     """All that the units say."""
     from vidcodec.bitstream import FORMAT_VERSION
-    from vidcodec.codec.files import LOSSLESS, RGB
+    from vidcodec.families import family_of
+    from vidcodec.rate import UNIT
 
     h = reader.header
-    lossless = h.model == LOSSLESS
+    family = family_of(h.model)
     frames = [
-        {"index": f.index, "pts": f.pts, "seconds": float(f.pts * h.time_base), "bytes": len(f.z) + len(f.y)}
+        {
+            "index": f.index,
+            "pts": f.pts,
+            "seconds": float(f.pts * h.time_base),
+            "bytes": len(f.payload),
+            "kind": "key" if f.is_key else "predicted",
+            "reference": f.index - f.reference if f.reference else None,
+            "rate_level": None if family.lossless else f.level / UNIT,
+            "quantizer": f.quantizer,
+            "update": f.update,
+        }
         for f in reader.frames()
     ]
+    settings = sorted({(f.level, f.quantizer) for f in reader.frames()})
+    updates = [reader.update(number) for number in reader.update_numbers]
     size = sum(reader.sizes.values())
     return {
         "file": str(path),
         "size": size,
         "format_version": FORMAT_VERSION,
-        "frame_count": h.frame_count,
+        "frame_count": reader.frame_count,
         "intact_frames": len(reader),
         "complete": reader.complete,
         "width": h.width,
         "height": h.height,
         "bit_depth": h.bit_depth,
-        "lossless": lossless,
-        "rgb": lossless and h.extra == RGB,
+        "lossless": family.lossless,
+        "rgb": family.has_rgb(h),
         "matrix": h.matrix,
         "primaries": h.primaries,
         "transfer": h.transfer,
@@ -105,16 +118,23 @@ def describe(reader: BitstreamReader, path: Path) -> dict[str, Any]:
         "frame_rate": None if h.frame_rate is None else str(h.frame_rate),
         "model": h.model,
         "model_digest": h.model_digest.hex(),
-        "bank_digest": h.bank_digest.hex(),
+        "tables_digest": h.tables_digest.hex(),
         "arithmetic": h.arithmetic,
-        "quantizer": None if lossless else quantizer(h.quantizer),
-        "rate_level": None if lossless else h.level / 256,
-        "bpp": 8 * size / (h.width * h.height * h.frame_count) if h.frame_count else 0.0,
+        "quantizers": [] if family.lossless else [quantizer(code) for code in sorted({q for _, q in settings})],
+        "rate_levels": [] if family.lossless else sorted({level / UNIT for level, _ in settings}),
+        "bpp": 8 * size / (h.width * h.height * reader.frame_count) if reader.frame_count else 0.0,
         "sizes": dict(reader.sizes),
-        "update_count": h.update_count,
+        "update_count": len(updates),
         "updates": [
-            {"first_frame": u.first_frame, "bytes": len(u.payload), "kind": update_kind(u.payload), "tensors": None}
-            for u in reader.updates
+            {
+                "number": u.number,
+                "parent": u.parent,
+                "first_frame": u.first_frame,
+                "bytes": len(u.payload),
+                "kind": update_kind(u.payload),
+                "tensors": None,
+            }
+            for u in updates
         ],
         "frames": frames,
         "problems": list(reader.problems),
@@ -124,14 +144,14 @@ def describe(reader: BitstreamReader, path: Path) -> dict[str, Any]:
 
 def update_kind(payload: bytes) -> str:
     """How an update is coded, and which parameters it was confined to."""
-    from vidcodec.adapt.coder import describe_kind
+    from vidcodec.updates.coder import describe_kind
 
     return describe_kind(payload)
 
 
 def quantizer(code: int) -> dict[str, Any]:
     """What the header's byte says; its kind is 'unknown' in files of a later version."""
-    from vidcodec.quantize.quantizer import UNIT, Quantizer
+    from vidcodec.latents.quantizer import UNIT, Quantizer
 
     try:
         q = Quantizer.from_code(code)
@@ -144,15 +164,18 @@ def _add_tensors(facts: dict[str, Any], reader: BitstreamReader, args: argparse.
     """What every update changes, by tensor; raises VidcodecError without the right weights."""
     import numpy as np
 
-    from vidcodec.adapt.coder import decode_update, selection_of, tensor_bits
-    from vidcodec.codec.models import load_for_stream, pick_device
+    from vidcodec.codec.device import pick_device
+    from vidcodec.families import load_for_stream
+    from vidcodec.updates.coder import decode_update, selection_of, tensor_bits
 
     h = reader.header
     base = load_for_stream(h.model, h.model_digest, args.weights, pick_device("cpu"))
-    network = base.network
-    for entry, unit in zip(facts["updates"], reader.updates, strict=True):
-        update = decode_update(unit.payload, network, base.folder)
-        bits = tensor_bits(update, network, selection_of(unit.payload, network, base.folder))
+    for entry, unit in zip(facts["updates"], map(reader.update, reader.update_numbers), strict=True):
+        family = base
+        for payload in reader.update_chain(unit.parent):
+            family = family.updated(payload)
+        update = decode_update(unit.payload, family.network, base.folder)
+        bits = tensor_bits(update, family.network, selection_of(unit.payload, family.network, base.folder))
         entry["tensors"] = [
             {
                 "name": name,
@@ -192,8 +215,13 @@ def report(f: dict[str, Any]) -> str:
     turned = f", to be turned by {f['rotation']} degrees" if f["rotation"] else ""
     full = "full" if f["full_range"] else "limited"
     planes = f"{f['bit_depth']} bit {'RGB' if f['rgb'] else '4:2:0'}"
-    level = "" if f["lossless"] else f" at rate level {f['rate_level']:g}"
-    quantiser = [] if f["lossless"] else [("quantiser", _quantizer(f["quantizer"]))]
+    levels = (
+        " to ".join(f"{level:g}" for level in dict.fromkeys((min(f["rate_levels"]), max(f["rate_levels"]))))
+        if f["rate_levels"]
+        else ""
+    )
+    level = f" at rate level {levels}" if levels else ""
+    quantiser = [("quantiser", _quantizer(q)) for q in f["quantizers"]]
     lines = [
         f"{f['file']}: {f['size']:,} bytes, {f['bpp']:.4f} bits per pixel"
         + ("" if f["complete"] else f", DAMAGED: {f['intact_frames']} of {f['frame_count']} frames are intact"),
@@ -208,15 +236,16 @@ def report(f: dict[str, Any]) -> str:
                 ),
                 ("model", f"{f['model']}{level}, weights {f['model_digest']}"),
                 *quantiser,
-                ("coding", f"format {f['format_version']}, arithmetic {f['arithmetic']}, tables {f['bank_digest']}"),
+                ("coding", f"format {f['format_version']}, arithmetic {f['arithmetic']}, tables {f['tables_digest']}"),
             ]
         ),
         "bytes",
         console.table([(k, f"{v:,}", console.share(v, f["size"])) for k, v in f["sizes"].items() if v], right=(1, 2)),
     ]
     for update in f["updates"]:
-        first, size = update["first_frame"], update["bytes"]
-        lines.append(f"model update from frame {first} on: {size:,} bytes ({update['kind']})")
+        number, first, size = update["number"], update["first_frame"], update["bytes"]
+        on_top = f" on top of update {update['parent']}" if update["parent"] else ""
+        lines.append(f"model update {number}{on_top} from frame {first} on: {size:,} bytes ({update['kind']})")
         if update["tensors"]:
             lines.append(_tensors(update["tensors"]))
     if f["frames"]:

@@ -214,8 +214,8 @@ def _train(args: argparse.Namespace, kind: type[RunConfig], train: Callable[...,
 def run_importance(args: argparse.Namespace) -> int:
     """Learn scores and write them."""
     check_input_folder(args.data)
-    from vidcodec.adapt.importance import SUFFIX, save_importance
-    from vidcodec.models.checkpoint import WEIGHTS
+    from vidcodec.checkpoint import WEIGHTS
+    from vidcodec.updates.importance import SUFFIX, save_importance
 
     output = args.output
     if output is None:

@@ -156,7 +156,7 @@ def _errors(original: Frame, decoded: Frame, decoder: VideoDecoder, found: Findi
     """Mean squared errors of Y, U, V (R, G, B) and RGB; RGB is not a number where the matrix has none."""
     import numpy as np
 
-    from vidcodec.codec.planes import plane_errors
+    from vidcodec.families.planes import plane_errors
     from vidcodec.video import yuv_to_rgb
 
     peak = (1 << decoder.format.bit_depth) - 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -9,88 +10,100 @@ import numpy as np
 
 from vidcodec.bitstream import FrameUnit
 from vidcodec.codec.files import units_size
-from vidcodec.codec.models import BaseModel
-from vidcodec.codec.pictures import CodedPicture
-from vidcodec.codec.planes import plane_errors, planes_to_frame
-from vidcodec.codec.quantising import PLAIN_SETTINGS, Settings
-from vidcodec.models.msp import PLANE_WEIGHTS
+from vidcodec.codec.unit_spool import UnitSpool
+from vidcodec.families.family import CodedFrame, Family
+from vidcodec.families.planes import plane_errors
+from vidcodec.latents.decisions import PLAIN_SETTINGS, Settings
+from vidcodec.rate import RateLevel, TradeOff
 from vidcodec.video import Frame, VideoFormat
 
 
 @dataclass(frozen=True, eq=False)
 class Candidate:
-    """A way of coding the video: a network, the update that takes a decoder there, what decides the symbols."""
+    """A way of coding the video: a network, the update that takes a decoder there, what decides the symbols.
+
+    refine: how latents are searched, of the family's `refinements`.
+    """
 
     name: str
-    model: BaseModel
+    family: Family
     update: bytes = b""
     settings: Settings = PLAIN_SETTINGS
     refine: str = "none"
 
 
-class CodedFrame(NamedTuple):
-    """One frame as it will be in the file."""
+class MeasuredFrame(NamedTuple):
+    """One frame as it will be in the file, and what a decoder shows of it."""
 
     unit: FrameUnit
-    errors: np.ndarray  # (3,), code values squared
+    errors: np.ndarray  # (3,), mean squared, code values squared
     bits: tuple[float, float]  # of y and z
 
     @classmethod
-    def of(cls, index: int, frame: Frame, coded: CodedPicture, video: VideoFormat) -> CodedFrame:
-        """A coded picture, measured against its frame."""
-        unit = FrameUnit(index=index, pts=frame.pts, z=b"", y=coded.payload, checksum=coded.log.crc)
-        errors = plane_errors(frame, planes_to_frame(coded.planes, video, frame.pts))
-        return cls(unit, errors, (coded.log.y_bits, coded.log.z_bits))
+    def of(
+        cls, index: int, frame: Frame, coded: CodedFrame, level: RateLevel, settings: Settings, update: bytes
+    ) -> MeasuredFrame:
+        """A coded frame, measured against the source's."""
+        unit = FrameUnit(
+            index=index,
+            pts=frame.pts,
+            payload=coded.payload,
+            checksum=coded.log.crc,
+            level=level.steps,
+            quantizer=settings.quantizer.code,
+            update=1 if update else 0,
+        )
+        return cls(unit, plane_errors(frame, coded.shown), (coded.log.y_bits, coded.log.z_bits))
 
-    def error_bits(self, lam: float, video: VideoFormat) -> float:
-        """lambda * 255^2 * D, bits per pixel."""
-        peak = float((1 << video.bit_depth) - 1)
-        return lam * 255.0**2 * float(self.errors @ PLANE_WEIGHTS) / peak**2
-
-    def cost(self, lam: float, video: VideoFormat) -> float:
+    def cost(self, trade_off: TradeOff, video: VideoFormat) -> float:
         """True R-D cost, bits per pixel of the frame."""
-        size = len(self.unit.y) + len(self.unit.z)
-        return 8 * size / (video.width * video.height) + self.error_bits(lam, video)
+        bits = 8 * len(self.unit.payload)
+        return bits / (video.width * video.height) + trade_off.error_bits(self.errors, video.bit_depth)
 
 
 @dataclass
 class CodedVideo:
-    """All frames coded one way, in memory."""
+    """Frames coded one way: their bytes on disk, what they cost in memory."""
 
     candidate: Candidate
-    level: int
+    level: RateLevel
     extra: bytes
-    coded: list[CodedFrame] = field(default_factory=list)
+    units: UnitSpool = field(default_factory=UnitSpool)
+    errors: list[np.ndarray] = field(default_factory=list)
+    bits: list[tuple[float, float]] = field(default_factory=list)
+
+    def append(self, coded: MeasuredFrame) -> None:
+        """Add the next frame."""
+        self.units.append(coded.unit)
+        self.errors.append(coded.errors)
+        self.bits.append(coded.bits)
+
+    def __len__(self) -> int:
+        return len(self.errors)
+
+    def __getitem__(self, index: int) -> MeasuredFrame:
+        return MeasuredFrame(self.units[index], self.errors[index], self.bits[index])
 
     @property
-    def frames(self) -> list[FrameUnit]:
-        return [c.unit for c in self.coded]
+    def size(self) -> int:
+        """Bytes of the file but for what all ways of coding share."""
+        return units_size(self.candidate.update, self.units.sizes)
 
-    @property
-    def errors(self) -> list[np.ndarray]:
-        return [c.errors for c in self.coded]
-
-    @property
-    def y_bits(self) -> float:
-        return sum(c.bits[0] for c in self.coded)
-
-    @property
-    def z_bits(self) -> float:
-        return sum(c.bits[1] for c in self.coded)
-
-    @property
-    def frame_sizes(self) -> list[int]:
-        return [len(c.unit.to_bytes()) for c in self.coded]
-
-    def cost(self, lam: float, video: VideoFormat) -> float:
+    def cost(self, trade_off: TradeOff, video: VideoFormat) -> float:
         """True R-D-M cost in bits per pixel: bytes of the file but for what all files share, and decoded pictures."""
-        size = units_size(self.candidate.update, self.frame_sizes) / len(self.coded)
-        error = sum(c.error_bits(lam, video) for c in self.coded) / len(self.coded)
-        return 8 * size / (video.width * video.height) + error
+        error = sum(trade_off.error_bits(e, video.bit_depth) for e in self.errors) / len(self)
+        return 8 * self.size / (video.width * video.height * len(self)) + error
 
-    def take_over(self, known: CodedVideo, lam: float, video: VideoFormat) -> None:
-        """Frames of `known` that cost less, where one decoder reads both."""
-        a, b = self.candidate, known.candidate
-        if (a.model, a.settings.quantizer) == (b.model, b.settings.quantizer):
-            pairs = zip(self.coded, known.coded, strict=True)
-            self.coded = [min(pair, key=lambda c: c.cost(lam, video)) for pair in pairs]
+    def decodes_like(self, other: Candidate) -> bool:
+        """Whether one decoder reads frames of both."""
+        own = self.candidate
+        return (own.family, own.settings.quantizer) == (other.family, other.settings.quantizer)
+
+    def close(self) -> None:
+        """Give the disk space back."""
+        self.units.close()
+
+
+def cheapest(ways: Iterable[MeasuredFrame], cost: Callable[[MeasuredFrame], float]) -> MeasuredFrame:
+    """The way of coding a frame that costs least, the first of equals."""
+    return min(ways, key=cost)

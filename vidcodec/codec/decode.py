@@ -5,20 +5,22 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 
-from vidcodec.adapt.decisions import Decisions
 from vidcodec.bitstream import BitstreamReader
-from vidcodec.codec.files import tables_digest, video_format
-from vidcodec.codec.lossless import LosslessPictureCodec
-from vidcodec.codec.models import BaseModel, check_arithmetic, load_for_stream, pick_device
-from vidcodec.codec.pictures import PictureCodec, SymbolLog, check_symbols
-from vidcodec.codec.planes import padded_size, planes_to_frame
+from vidcodec.codec.device import pick_device
 from vidcodec.entropy.exact import ARITHMETIC_VERSION
-from vidcodec.errors import BitstreamError, CorruptBitstreamError
-from vidcodec.models.lossless import Lossless
-from vidcodec.quantize.quantizer import Quantizer
-from vidcodec.video import Frame, open_writer
+from vidcodec.errors import BitstreamError, CorruptBitstreamError, UnsupportedVersionError
+from vidcodec.families import load_for_stream
+from vidcodec.families.family import Family, PictureCoder, check_symbols
+from vidcodec.latents.decisions import Decisions
+from vidcodec.latents.quantizer import Quantizer
+from vidcodec.latents.symbols import SymbolLog
+from vidcodec.rate import RateLevel
+from vidcodec.video import Frame, VideoFormat, open_writer
+
+CODERS = 4  # that are kept: of different updates, levels and quantisers
 
 
 class VideoDecoder:
@@ -32,54 +34,61 @@ class VideoDecoder:
         self.reader = BitstreamReader(path)
         try:
             h = self.header = self.reader.header
-            check_arithmetic(h.arithmetic, h.bank_digest, ARITHMETIC_VERSION, tables_digest(h.model))
-            self.format = video_format(h)
-            self.decisions = Decisions(Quantizer.from_code(h.quantizer))
-            self.base: BaseModel = load_for_stream(h.model, h.model_digest, weights, pick_device(device))
+            self.base: Family = load_for_stream(h.model, h.model_digest, weights, pick_device(device))
+            if (h.arithmetic, h.tables_digest) != (ARITHMETIC_VERSION, self.base.tables_digest):
+                raise UnsupportedVersionError(
+                    f"the file needs arithmetic version {h.arithmetic} and tables {h.tables_digest.hex()}; this "
+                    f"vidcodec has {ARITHMETIC_VERSION} and {self.base.tables_digest.hex()}; use the version that "
+                    "made the file"
+                )
+            self.format: VideoFormat = self.base.format_of(h)
         except BaseException:
             self.reader.close()
             raise
         self.problems: list[str] = list(self.reader.problems)
-        self._codecs: dict[int, PictureCodec | LosslessPictureCodec] = {}
+        self._updated = lru_cache(maxsize=2)(self._family_of_update)
+        self._coder = lru_cache(maxsize=CODERS)(self._coder_of)
 
     def __enter__(self) -> VideoDecoder:
         return self
 
     def __exit__(self, *exc: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Let go of the file."""
         self.reader.close()
 
     @property
     def lossless(self) -> bool:
         """Whether the frames are exactly what went in."""
-        return isinstance(self.base.network, Lossless)
+        return self.base.lossless
 
     def __len__(self) -> int:
-        """Frames the file was written with, intact or not."""
-        return self.header.frame_count
+        """Frames the file was written with, intact or not, as far as it tells."""
+        return self.reader.frame_count
 
-    def codec_for(self, index: int) -> PictureCodec | LosslessPictureCodec:
-        """The picture codec of frame `index`: base model plus the update that applies there."""
-        update = self.reader.update_for(index)
-        key = update.first_frame if update else -1
-        if key not in self._codecs:
-            model = self.base.updated(update.payload) if update else self.base
-            h = self.header
-            if isinstance(model.network, Lossless):
-                self._codecs = {key: LosslessPictureCodec(model.network, self.format)}
-            else:
-                self._codecs = {key: model.picture_codec(h.level, self.format, h.extra, self.decisions)}
-        return self._codecs[key]
+    def _family_of_update(self, number: int) -> Family:
+        """The base with updates on top, from the base's own to this one; 0: the base as it is."""
+        family = self.base
+        for payload in self.reader.update_chain(number):
+            family = family.updated(payload)
+        return family
+
+    def _coder_of(self, update: int, level: int, quantizer: int) -> PictureCoder:
+        decisions = Decisions(Quantizer.from_code(quantizer))
+        family = self._updated(update)
+        return family.picture_coder(RateLevel(level), self.format, extra=self.header.extra, decisions=decisions)
 
     def frame(self, index: int) -> tuple[Frame, SymbolLog]:
-        """Decode one frame; raises IndexError or CorruptBitstreamError."""
+        """Decode one frame and tell what its symbols took; raises IndexError or CorruptBitstreamError."""
         unit = self.reader.frame(index)
-        codec = self.codec_for(index)
-        if isinstance(codec, LosslessPictureCodec):
-            return codec.decode(unit), SymbolLog(unit.checksum, y_bits=8.0 * len(unit.y))
-        size = padded_size(self.format.height, self.format.width, codec.multiple)
-        planes, log = codec.decode(unit.z + unit.y, *size)
+        try:
+            frame, log = self._coder(unit.update, unit.level, unit.quantizer).decode(unit.payload, unit.pts)
+        except CorruptBitstreamError as error:
+            raise CorruptBitstreamError(f"frame {index}: {error}") from error
         check_symbols(log, unit.checksum, f"frame {index}")
-        return planes_to_frame(planes, self.format, unit.pts), log
+        return frame, log
 
     def frames(self, start: int = 0, stop: int | None = None) -> Iterator[tuple[int, Frame, SymbolLog]]:
         """Every intact frame of a range; damaged ones add a line to `problems` and are left out."""

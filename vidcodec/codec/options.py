@@ -6,9 +6,9 @@ import math
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from vidcodec.adapt.strategy import Strategy
-from vidcodec.codec.presets import DEFAULT_MODEL, LOSSLESS, PRESETS, QUANTIZERS, REFINE
+from vidcodec.codec.presets import ADAPT, DEFAULT_MODEL, LOSSLESS, PRESETS, QUANTIZERS, REFINE, UPDATE_PRIORS
 from vidcodec.errors import RateControlError, UnsupportedInputError
+from vidcodec.updates.strategy import Strategy
 from vidcodec.video import Sampling
 
 
@@ -20,9 +20,10 @@ class EncodeOptions:
     per pixel of the sampled frames, everything included) and target_size (bytes).
     max_minutes bounds adaptation and refinement together. refine, quantizer, steps and refine_steps are the
     preset's where None; refine_steps are per frame. lossless: keep every sample; leaves no choice of rate, model,
-    quantiser and refinement. update_parameters is one of `vidcodec.adapt.strategy`; where None,
-    those of learned importance if the weights come with scores, else all. work: a folder where finished steps are
-    kept until the file is written, for a later run with these options to go on from.
+    quantiser and refinement. update_parameters is one of `vidcodec.updates.strategy`; where None, low rank for large
+    streams (`vidcodec.codec.steps.paying_strategy`), else those of learned importance if the weights come with
+    scores, else all. work: a folder where finished steps are kept until the file is written, for a later run with these
+    options to go on from.
     """
 
     sampling: Sampling = field(default_factory=Sampling)
@@ -49,54 +50,81 @@ class EncodeOptions:
     def __post_init__(self) -> None:
         asked = [v for v in (self.quality, self.target_psnr, self.target_bpp, self.target_size) if v is not None]
         if len(asked) > 1:
-            raise RateControlError("give only one of --quality, --target-psnr, --target-bpp and --target-size")
+            raise RateControlError("give only one of 'quality', 'target_psnr', 'target_bpp' and 'target_size'")
         if self.quality is not None and not 0 <= self.quality <= 100:
-            raise RateControlError(f"--quality goes from 0 to 100, not {self.quality:g}")
-        for name, value in (("psnr", self.target_psnr), ("bpp", self.target_bpp), ("size", self.target_size)):
+            raise RateControlError(f"'quality' goes from 0 to 100, not {self.quality:g}")
+        for name in ("target_psnr", "target_bpp", "target_size"):
+            value = getattr(self, name)
             if value is not None and not (value > 0 and math.isfinite(value)):
-                raise RateControlError(f"--target-{name} must be above zero, not {value:g}")
-        self._check_lossless()
+                raise RateControlError(f"'{name}' must be above zero, not {value:g}")
         if not self.max_minutes > 0:
-            raise RateControlError("--max-time must be above zero minutes; without adaptation: --preset fast")
+            raise RateControlError("'max_minutes' must be above zero; without adaptation: 'preset' fast")
+        for name, known in _CHOICES.items():
+            value = getattr(self, name)
+            if value not in known and (value is not None or name not in _OPTIONAL):
+                raise UnsupportedInputError(f"'{name}' is one of {', '.join(known)}, not {value}")
+        for name in ("steps", "refine_steps", "seed"):
+            value = getattr(self, name)
+            if value is not None and value < 0:
+                raise UnsupportedInputError(f"'{name}' must not be negative, not {value}")
+        self._check_lossless()
+        self._check_update()
+
+    def _check_update(self) -> None:
         if self.update_prior == "spike-slab" and self.update_parameters not in (None, "all"):
-            raise UnsupportedInputError("--update-prior spike-slab updates all parameters; take another one")
-        if self.update_parameters and Strategy.parse(self.update_parameters) != Strategy():
-            if self.adapt in ("none", "encoder"):
-                raise UnsupportedInputError(
-                    f"--adapt {self.adapt} sends no update: for --update-parameters give --adapt full or decoder"
-                )
-            if not self.finetuning_steps:
-                raise UnsupportedInputError(
-                    f"--preset {self.preset} does not adapt: for --update-parameters take medium, slow or best"
-                    if self.steps is None
-                    else "an update takes finetuning steps: give more than 0"
-                )
-        for option, asked_for, known in (("refine", self.refine, REFINE), ("quantizer", self.quantizer, QUANTIZERS)):
-            if asked_for is not None and asked_for not in known:
-                raise UnsupportedInputError(f"--{option} is one of {', '.join(known)}, not {asked_for}")
+            raise UnsupportedInputError("'update_prior' spike-slab updates all parameters; take another one")
+        if not self.update_parameters or Strategy.parse(self.update_parameters) == Strategy():
+            return
+        if self.adapt in ("none", "encoder"):
+            raise UnsupportedInputError(
+                f"'adapt' {self.adapt} sends no update: for 'update_parameters' take full or decoder"
+            )
+        if not self.finetuning_steps:
+            raise UnsupportedInputError(
+                f"'preset' {self.preset} does not adapt: for 'update_parameters' take medium, slow or best"
+                if self.steps is None
+                else "an update takes finetuning steps: give more than 0"
+            )
 
     def _check_lossless(self) -> None:
         if not self.lossless:
             if self.model == LOSSLESS:
-                raise UnsupportedInputError("the model of the lossless mode codes without loss only: give --lossless")
+                raise UnsupportedInputError("the model of the lossless mode codes without loss only: set 'lossless'")
             return
         chosen = {
-            "--quality": self.quality,
-            "--target-psnr": self.target_psnr,
-            "--target-bpp": self.target_bpp,
-            "--target-size": self.target_size,
-            "--refine": self.refine,
-            "--quantizer": self.quantizer,
-            "--model": None if self.model in (DEFAULT_MODEL, LOSSLESS) else self.model,
-            "--adapt encoder": self.adapt if self.adapt == "encoder" else None,
-            "--work": self.work,
+            "quality": self.quality,
+            "target_psnr": self.target_psnr,
+            "target_bpp": self.target_bpp,
+            "target_size": self.target_size,
+            "refine": self.refine,
+            "quantizer": self.quantizer,
+            "model": None if self.model in (DEFAULT_MODEL, LOSSLESS) else self.model,
+            "adapt": self.adapt if self.adapt == "encoder" else None,
         }
         for option, value in chosen.items():
             if value is not None:
-                raise UnsupportedInputError(f"--lossless leaves nothing to choose with {option}: leave one of them out")
+                raise UnsupportedInputError(
+                    f"'lossless' leaves nothing to choose with '{option}': leave one of them out"
+                )
+
+    @property
+    def network(self) -> str:
+        """The name of the model that codes."""
+        return LOSSLESS if self.lossless else self.model
 
     @property
     def finetuning_steps(self) -> int:
         if self.adapt == "none":
             return 0
         return PRESETS[self.preset].steps if self.steps is None else self.steps
+
+
+_CHOICES = {
+    "preset": tuple(PRESETS),
+    "adapt": ADAPT,
+    "update_prior": UPDATE_PRIORS,
+    "refine": REFINE,
+    "quantizer": QUANTIZERS,
+    "device": ("auto", "cpu", "cuda"),
+}
+_OPTIONAL = ("refine", "quantizer")

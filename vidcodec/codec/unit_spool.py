@@ -21,7 +21,6 @@ class UnitSpool(Sequence[FrameUnit]):
 
     def __init__(self) -> None:
         self._ends = array("q", [0])
-        self.y_size = 0  # bytes of all units' y
         try:
             self._file = tempfile.TemporaryFile(prefix="vidcodec-", buffering=0)  # noqa: SIM115
         except OSError as error:
@@ -37,7 +36,6 @@ class UnitSpool(Sequence[FrameUnit]):
                 raise _failure(error) from error
             data, offset = data[written:], offset + written
         self._ends.append(offset)
-        self.y_size += len(unit.y)
 
     @property
     def sizes(self) -> list[int]:

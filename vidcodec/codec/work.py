@@ -24,14 +24,14 @@ import numpy as np
 import torch
 from torch import nn
 
-import vidcodec
 from vidcodec.bitstream import FrameUnit
-from vidcodec.codec.candidates import CodedFrame
-from vidcodec.codec.models import BaseModel
+from vidcodec.codec.candidates import MeasuredFrame
+from vidcodec.codec.footage import Footage
 from vidcodec.codec.options import EncodeOptions
 from vidcodec.errors import OutputError
+from vidcodec.families.family import Family
 from vidcodec.files import write_whole
-from vidcodec.video import Frame, VideoFormat
+from vidcodec.version import __version__
 
 DIGEST_BYTES = 32
 
@@ -103,17 +103,11 @@ class Work:
         return self.folder / f"{came_from[0]}-{_digest(came_from)}.step"
 
 
-def work_key(o: EncodeOptions, base: BaseModel, video: VideoFormat, frames: Iterable[Frame]) -> str:
+def work_key(o: EncodeOptions, base: Family, footage: Footage) -> str:
     """Names an encode: everything that its result depends on."""
-    h = hashlib.sha256()
-    for frame in frames:
-        h.update(f"{frame.pts} ".encode())
-        for plane in (frame.y, frame.uv):
-            h.update(np.ascontiguousarray(plane).data)
     options = replace(o, work=None, weights=None)
-    return _digest(
-        (vidcodec.__version__, options, base.name, base.device, network_digest(base.network), video, h.hexdigest())
-    )
+    named = (base.name, base.device, network_digest(base.network))
+    return _digest((__version__, options, *named, footage.format, footage.digest))
 
 
 def network_digest(network: nn.Module) -> str:
@@ -128,20 +122,20 @@ def network_digest(network: nn.Module) -> str:
 # --------------------------------------------------------------- what steps are made of
 
 
-def encoder_side(tuned: nn.Module, base: BaseModel, payload: bytes) -> dict[str, np.ndarray]:
+def encoder_side(tuned: nn.Module, base: Family, payload: bytes) -> dict[str, np.ndarray]:
     """What of a finetuned network its update does not tell."""
     told = base.updated(payload).network.state_dict()
     return {n: v.cpu().numpy() for n, v in tuned.state_dict().items() if not torch.equal(v, told[n])}
 
 
-def rebuilt(base: BaseModel, payload: bytes, encoder: Mapping[str, np.ndarray]) -> BaseModel:
+def rebuilt(base: Family, payload: bytes, encoder: Mapping[str, np.ndarray]) -> Family:
     """The base with an update and an encoder of its own. Raises VidcodecError for an update of other weights."""
     network = copy.deepcopy(base.updated(payload).network)
     network.load_state_dict({n: torch.from_numpy(v) for n, v in encoder.items()}, strict=False)
     return base.with_network(network.eval().requires_grad_(False))
 
 
-def pack_frames(frames: Iterable[CodedFrame]) -> dict[str, np.ndarray]:
+def pack_frames(frames: Iterable[MeasuredFrame]) -> dict[str, np.ndarray]:
     """Coded frames as arrays."""
     frames = list(frames)
     units = [np.frombuffer(c.unit.to_bytes(), np.uint8) for c in frames]
@@ -153,11 +147,11 @@ def pack_frames(frames: Iterable[CodedFrame]) -> dict[str, np.ndarray]:
     }
 
 
-def unpack_frames(arrays: Mapping[str, np.ndarray]) -> list[CodedFrame]:
+def unpack_frames(arrays: Mapping[str, np.ndarray]) -> list[MeasuredFrame]:
     """The opposite of `pack_frames`."""
     parts = np.split(arrays["units"], np.cumsum(arrays["sizes"])[:-1])
     rows = zip(parts, arrays["errors"], arrays["bits"].tolist(), strict=True)
-    return [CodedFrame(FrameUnit.from_bytes(u.tobytes()), e, (y, z)) for u, e, (y, z) in rows]
+    return [MeasuredFrame(FrameUnit.from_bytes(u.tobytes()), e, (y, z)) for u, e, (y, z) in rows]
 
 
 def _digest(parts: Sequence[object]) -> str:

@@ -22,9 +22,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from vidcodec.entropy.rates import CellCoder
 from vidcodec.errors import TrainingError, first_line
-from vidcodec.models.msp import PROFILES, Msp, MspConfig, MspOutput, weighted_mse
-from vidcodec.models.rates import CellCoder
+from vidcodec.families.msp.network import PROFILES, Msp, MspConfig, MspOutput
+from vidcodec.rate import weighted_mse
 from vidcodec.training.data import Planes, batches, load_pictures, planes_to_tensor
 from vidcodec.training.run import MISFITS, Run, RunConfig, averaged, learning_rate, uninterrupted
 from vidcodec.training.workers import Workers
@@ -155,7 +156,7 @@ def build_model(profile: str, changes: dict) -> Msp:
 
 def load_checkpoint(path: Path) -> Msp:
     """The network in a .safetensors file."""
-    from vidcodec.models.checkpoint import load_model  # safetensors: not needed to train
+    from vidcodec.families.msp.checkpoint import load_model  # safetensors: not needed to train
 
     return load_model(weights=path)[0]
 
@@ -199,10 +200,10 @@ def train(c: TrainConfig, *, resume: bool = False) -> Path:
     def build() -> tuple[Msp, dict[str, Any]]:
         model = build_model(c.profile, c.model)
         if c.trains == "decoder":
-            from vidcodec.models.checkpoint import is_sent  # safetensors: not needed to train
+            from vidcodec.checkpoint import is_sent  # safetensors: not needed to train
 
             for name, p in model.named_parameters():
-                p.requires_grad_(is_sent(name))
+                p.requires_grad_(is_sent(model, name))
         return model, model.config.to_dict()
 
     run = Run(c, build, load_checkpoint, device=c.device, resume=resume)
@@ -243,7 +244,7 @@ def export_codec(state: dict[str, Any], output: Path) -> bytes:
 
     Raises TrainingError when the state is not one of this network.
     """
-    from vidcodec.models.checkpoint import save_model  # safetensors: not needed to train
+    from vidcodec.families.msp.checkpoint import save_model  # safetensors: not needed to train
 
     model = averaged(state, lambda config: Msp(MspConfig.from_dict(config)))
     return save_model(model, output, note=f"step {state['step']}")

@@ -9,11 +9,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from vidcodec.adapt.deciding import deciding
-from vidcodec.adapt.decisions import Decisions, error_weights
-from vidcodec.models.msp import Msp
-from vidcodec.models.rates import CellCoder
-from vidcodec.quantize.quantizer import Quantizer
+from vidcodec.entropy.rates import CellCoder
+from vidcodec.families.msp.network import Msp
+from vidcodec.families.msp.quantising import error_weights
+from vidcodec.latents.deciding import deciding
+from vidcodec.latents.decisions import Decisions
+from vidcodec.latents.quantizer import Quantizer
 from vidcodec.training.run import Run
 
 # What a training step may quantise with, by the name in a configuration; every step draws one. None rounds.

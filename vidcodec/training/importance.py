@@ -25,7 +25,7 @@ x with a dither, and so |x| and x^2 are the means of its integer's: |x| and x^2 
 Where a score rests, the gain of the parameter's update, among the others kept at that price, equals p times its bits:
 it is the gain per bit in octaves, and a selection at any threshold is a cut through one ranking.
 
-Scores and scales of a matrix are a row's plus a column's, of a vector an entry's own (`vidcodec.adapt.importance`).
+Scores and scales of a matrix are a row's plus a column's, of a vector an entry's own (`vidcodec.updates.importance`).
 """
 
 from __future__ import annotations
@@ -41,23 +41,25 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from vidcodec.adapt.finetune import FinetuneConfig, step_exponents
-from vidcodec.adapt.importance import LEAST, UNIT, Importance, factor_shapes, fingerprint
-from vidcodec.adapt.lossless import LosslessObjective
-from vidcodec.adapt.objective import MspObjective, Objective, Source
-from vidcodec.adapt.optim import GRID_CURVATURE
-from vidcodec.adapt.selection import everything
 from vidcodec.denormals import flushed_denormals
 from vidcodec.errors import ModelError
-from vidcodec.models.checkpoint import load_model
-from vidcodec.models.lossless_checkpoint import load_lossless
-from vidcodec.models.lossless_planes import PlaneBatch
-from vidcodec.models.msp import Msp
+from vidcodec.families.lossless.checkpoint import load_lossless
+from vidcodec.families.lossless.objective import LosslessObjective
+from vidcodec.families.lossless.planes import PlaneBatch
+from vidcodec.families.msp.checkpoint import load_model
+from vidcodec.families.msp.network import Msp
+from vidcodec.families.msp.objective import MspObjective
 from vidcodec.postfilter.checkpoint import load_filter
-from vidcodec.postfilter.finetune import Batch, FilterObjective
+from vidcodec.postfilter.objective import Batch, FilterObjective
 from vidcodec.training.data import Planes, load_pictures, planes_to_tensor
 from vidcodec.training.filter_data import Pairs, prepare_pairs, to_tensor
 from vidcodec.training.lossless import load_photographs, rgb_batch, yuv_batch
+from vidcodec.updates.curvature import step_exponents
+from vidcodec.updates.finetune import FinetuneConfig
+from vidcodec.updates.importance import LEAST, UNIT, Importance, factor_shapes, fingerprint
+from vidcodec.updates.objective import Objective, Source
+from vidcodec.updates.optim import GRID_CURVATURE
+from vidcodec.updates.selection import everything
 
 LN2 = math.log(2)
 Report = Callable[[float, dict[str, Any]], None]
@@ -245,6 +247,7 @@ def overfitted(
     return update, steps
 
 
+@torch.random.fork_rng(devices=())
 def learn_importance(
     network: nn.Module, contents: Iterator[Content], c: ImportanceConfig, report: Report | None = None
 ) -> Importance:

@@ -23,8 +23,8 @@ import torch
 from torch import Tensor
 
 from vidcodec.errors import TrainingError, first_line
-from vidcodec.models.lossless import Lossless, LosslessConfig
-from vidcodec.models.lossless_planes import PlaneBatch, rgb_to_ycocg
+from vidcodec.families.lossless.network import Lossless, LosslessConfig
+from vidcodec.families.lossless.planes import PlaneBatch, rgb_to_ycocg
 from vidcodec.training.codec import split_pictures
 from vidcodec.training.data import coded_before, read_pictures, synthetic_crop
 from vidcodec.training.run import MISFITS, Run, RunConfig, averaged
@@ -247,7 +247,7 @@ def build_model(changes: dict) -> Lossless:
 
 def load_checkpoint(path: Path) -> Lossless:
     """The network in a .safetensors file."""
-    from vidcodec.models.lossless_checkpoint import load_lossless  # safetensors: not needed to train
+    from vidcodec.families.lossless.checkpoint import load_lossless  # safetensors: not needed to train
 
     return load_lossless(path)[0]
 
@@ -257,7 +257,7 @@ def export_lossless(state: dict[str, Any], output: Path) -> bytes:
 
     Raises TrainingError when the state is not one of this network.
     """
-    from vidcodec.models.lossless_checkpoint import save_lossless  # safetensors: not needed to train
+    from vidcodec.families.lossless.checkpoint import save_lossless  # safetensors: not needed to train
 
     model = averaged(state, lambda config: Lossless(LosslessConfig.from_dict(config)))
     return save_lossless(model, output, note=f"step {state['step']}")

@@ -53,8 +53,8 @@ MISFITS = (KeyError, TypeError, ValueError, RuntimeError, AttributeError)
 class RunConfig:
     """One training run; a trainer adds its own entries and their checks to it.
 
-    data: folder of pictures. out: the run's folder. steps or minutes ends the run and shapes
-    the learning rate (linear warm-up, cosine to zero); with `minutes` the schedule follows the
+    data: folder of pictures. out: the run's folder. steps or minutes ends the run and shapes the learning rate (linear
+    warm-up, then constant, a cosine to zero over the last share `decay`); with `minutes` the schedule follows the
     clock, with `steps` it is exactly repeatable. batch: crops per worker and step. crop: their
     side in luma samples. clip: the largest norm of a gradient. ema: how much of the average of
     the weights a step leaves. start: weights to start from, a run's folder, its state.pt or a
@@ -74,6 +74,7 @@ class RunConfig:
     crop: int = 192
     lr: float = 1e-3
     warmup: int = 200
+    decay: float = 1.0
     clip: float = 1.0
     ema: float = 0.998
     seed: int = 1
@@ -92,6 +93,8 @@ class RunConfig:
         if (self.steps is None) == (self.minutes is None):
             raise TrainingError("give either steps or minutes in the training configuration")
         self.check_above_zero("steps", "minutes", "batch", "lr", "clip", "threads")
+        if not 0 < self.decay <= 1:
+            raise TrainingError(f"'decay' must be above 0 and at most 1, not {self.decay!r}")
         self.check_not_negative("warmup", "seed", "validate_minutes", "save_minutes")
         if not 0 <= self.ema < 1:
             raise TrainingError(f"'ema' must be from 0 to below 1, not {self.ema!r}")
@@ -136,10 +139,11 @@ _TYPES: dict[str, tuple[Any, str]] = {
 
 
 def learning_rate(c: RunConfig, step: int, seconds: float) -> float:
-    """Linear warm-up, cosine to zero at the run's last step or second."""
+    """Linear warm-up, then `lr`, over the last share `decay` of the run's steps or seconds a cosine to zero."""
     progress = step / c.steps if c.steps else seconds / (60 * (c.minutes or 1))
     warm = min(1.0, (step + 1) / max(1, c.warmup))
-    return c.lr * warm * 0.5 * (1 + math.cos(math.pi * min(progress, 1.0)))
+    falling = 1 + (progress - 1) / c.decay
+    return c.lr * warm * 0.5 * (1 + math.cos(math.pi * min(max(falling, 0.0), 1.0)))
 
 
 # -------------------------------------------------------------------------------- state
@@ -248,7 +252,7 @@ class Run(Generic[Network]):
         network, self.config = build()
         self.network: Network = network.to(self.device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.parameters = [p for p in self.network.parameters() if p.requires_grad]
-        self.optimiser = torch.optim.AdamW(self.parameters, lr=c.lr, betas=(0.9, 0.99), weight_decay=0.0)
+        self.optimiser = torch.optim.AdamW(self.parameters, lr=c.lr, betas=(0.9, 0.99), weight_decay=0.0, fused=True)
         self.done, self.seconds = 0, 0.0
         self.kept: dict[str, Tensor] = {}
         if c.start and not resume:
@@ -330,8 +334,7 @@ class Run(Generic[Network]):
             if math.isfinite(norm):
                 self.optimiser.step()
             decay = min(c.ema, (self.done + 1) / (self.done + 10))
-            for k, v in self.network.state_dict().items():
-                self.average[k].lerp_(v, 1 - decay)
+            torch._foreach_lerp_(list(self.average.values()), list(self.network.state_dict().values()), 1 - decay)
             self.done, self.seconds = self.done + 1, self.seconds + time.monotonic() - self._begin
         return norm
 

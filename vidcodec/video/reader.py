@@ -139,7 +139,7 @@ class VideoReader:
             seconds = self._source.seconds
             length = f": it lasts {float(seconds):.3f} s" if seconds else ""
             return NoVideoError(
-                f"{self.path} has no frame in the range asked for{length}; change --start or --duration"
+                f"{self.path} has no frame in the range asked for{length}; change 'start' or 'duration'"
             )
         return NoVideoError(f"{self.path} has a video stream without a frame: give another file")
 
@@ -207,7 +207,7 @@ class VideoReader:
             seconds = pts * before.time_base - self._source.origin - self.sampling.begin
             raise UnsupportedInputError(
                 f"{self.path}: the pictures change from {before.width}x{before.height} at {before.bit_depth} bit to "
-                f"{now[0]}x{now[1]} at {now[2]} bit; take the part before with --duration {float(seconds):.3f}"
+                f"{now[0]}x{now[1]} at {now[2]} bit; take the part before with 'duration' {float(seconds):.3f}"
             )
         if before.rgb != (layout.kind == "gbr"):
             raise UnsupportedInputError(f"{self.path}: the pictures change between RGB and YUV: convert it first")
@@ -232,7 +232,7 @@ class VideoReader:
                 self._note(f"{what}: {count}")
         if self.exact and self._seen > self._taken:
             left = f"{self._seen - self._taken} of {self._seen} frames left out by the sampling"
-            self._note(f"{left}: every one with --fps source")
+            self._note(f"{left}: every one with 'fps' source")
 
     def _note_early_end(self) -> None:
         """Matroska cut short simply ends: tell by the length that the container announced."""

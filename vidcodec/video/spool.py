@@ -38,8 +38,17 @@ class FrameSpool:
 
         Raises ValueError when it is not of the spool's format, OutputError when the disk is full.
         """
+        self._write(len(self._pts), frame)
+        self._pts.append(frame.pts)
+
+    def __setitem__(self, index: int, frame: Frame) -> None:
+        """Put `frame` in the place of another one. Raises as `append`, and IndexError outside."""
+        self._write(range(len(self._pts))[index], frame)
+        self._pts[index] = frame.pts
+
+    def _write(self, place: int, frame: Frame) -> None:
         self.format.check(frame)
-        offset = len(self._pts) * self.format.frame_bytes
+        offset = place * self.format.frame_bytes
         for plane in (frame.y, frame.uv):
             left = np.ascontiguousarray(plane).data.cast("B")
             while left:
@@ -48,7 +57,6 @@ class FrameSpool:
                 except OSError as error:
                     raise self._failure(error) from error
                 left, offset = left[written:], offset + written
-        self._pts.append(frame.pts)
 
     def __len__(self) -> int:
         return len(self._pts)

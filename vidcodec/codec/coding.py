@@ -1,0 +1,89 @@
+"""All frames of a job through a candidate: coded for real, measured as a decoder shows them, kept on disk."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from itertools import islice
+
+import torch
+
+from vidcodec.codec.candidates import Candidate, CodedVideo, MeasuredFrame
+from vidcodec.codec.job import Job
+from vidcodec.codec.steps import decisions_of
+from vidcodec.codec.work import network_digest, pack_frames, unpack_frames
+from vidcodec.families.planes import padded_size
+from vidcodec.rate import RateLevel
+from vidcodec.video import Frame
+
+# Luma samples refined together: more fill a GPU better, and take more memory.
+IN_FLIGHT = {"cpu": 1_500_000, "cuda": 12_000_000}
+
+
+def code(
+    job: Job,
+    candidate: Candidate,
+    level: RateLevel,
+    picked: Sequence[Frame] | None = None,
+    known: CodedVideo | None = None,
+) -> CodedVideo:
+    """Code all frames (or the picked ones) for real, and measure what a decoder shows.
+
+    known: all frames coded before. Refinement takes one over where it costs less, at the same level and for the same
+    decoder.
+    """
+    if candidate.refine != "none" and picked is None:
+        return _refined(job, candidate, level, known)
+    coder = candidate.family.picture_coder(level, job.format, decisions=decisions_of(job, candidate, level))
+    video = CodedVideo(candidate, level, coder.extra)
+    count = len(job.footage if picked is None else picked)
+    for i, frame in enumerate(job.footage if picked is None else picked):
+        coded = coder.encode(frame)
+        video.append(MeasuredFrame.of(i, frame, coded, level, candidate.settings, candidate.update))
+        if picked is None:
+            job.report(f"code {candidate.name}", (i + 1) / count, {})
+    return video
+
+
+def _refined(job: Job, candidate: Candidate, level: RateLevel, known: CodedVideo | None) -> CodedVideo:
+    """Code all frames with refined latents, as many together as the device takes, while there is time."""
+    family, count, trade_off = candidate.family, len(job.footage), job.trade_off(level)
+    methods = family.refining_methods(candidate.refine)
+    decisions = {method: decisions_of(job, candidate, level, method) for method in methods}
+    steps, seed = job.plan.refine_steps, job.options.seed
+    refiner = family.refiner(level, job.format, candidate.refine, decisions, steps, seed)
+    plain = family.picture_coder(level, job.format, decisions=decisions_of(job, candidate, level))
+    video = CodedVideo(candidate, level, plain.extra)
+    usable = known is not None and known.level == level and known.decodes_like(candidate)
+    height, width = padded_size(job.format.height, job.format.width, family.multiple)
+    digest = network_digest(family.network) if job.options.work else ""
+    for numbers, frames in _batches(job, height * width, family.device):
+        came_from = ("refined", digest, candidate.settings, candidate.refine, level, numbers)
+        left = job.budget.left * len(numbers) / (count - numbers.start)
+
+        def progress(share: float, numbers: range = numbers) -> None:
+            job.report(f"refine {candidate.name}", (numbers.start + share * len(numbers)) / count, {})
+
+        if kept := job.work.load(came_from):
+            found = unpack_frames(kept[1])
+        else:
+            ways = refiner.encode(frames, numbers, left, progress) if left > 0 else [[plain.encode(f)] for f in frames]
+            found = []
+            for i, frame, coded in zip(numbers, frames, ways, strict=True):
+                measured = (MeasuredFrame.of(i, frame, c, level, candidate.settings, candidate.update) for c in coded)
+                found.append(min(measured, key=lambda m: m.cost(trade_off, job.format)))
+            if left > 0:
+                job.work.save(came_from, {}, pack_frames(found))
+        for i, frame_found in zip(numbers, found, strict=True):
+            ways_known = [frame_found] + ([known[i]] if usable and known is not None else [])
+            video.append(min(ways_known, key=lambda m: m.cost(trade_off, job.format)))
+        progress(1.0)
+    return video
+
+
+def _batches(job: Job, pixels: int, device: torch.device) -> Iterator[tuple[range, list[Frame]]]:
+    """Numbers and frames in order, as many of `pixels` luma samples together as the device takes."""
+    size = max(1, IN_FLIGHT.get(device.type, IN_FLIGHT["cpu"]) // pixels)
+    frames, start = iter(job.footage), 0
+    while batch := list(islice(frames, size)):
+        yield range(start, start + len(batch)), batch
+        start += len(batch)
