@@ -57,7 +57,7 @@ def main() -> None:
         "interpolated: here linearly, the anchors' way is not known.",
         summary={"worst": worst},
     )
-    raise SystemExit(worst["rate"] > LIMIT)
+    raise SystemExit(int(worst["rate"] > LIMIT))
 
 
 if __name__ == "__main__":

@@ -30,7 +30,7 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 import vidcodec.families.family as family_module
-from vidcodec.checkpoint import is_sent
+from vidcodec.checkpoint import WEIGHTS, is_sent
 from vidcodec.codec.decode import VideoDecoder
 from vidcodec.codec.encode import encode_video
 from vidcodec.codec.options import EncodeOptions
@@ -211,7 +211,7 @@ def main() -> None:
     ]
     head = ["profile", "parameters", "of the decoder", *DECODER_PARTS, "**decoder**", "analysis (encoder only)"]
     clip = {"clip": args.clip.name, "clip_digest": digest_of(args.clip), "quality": args.quality}
-    clip |= {"frames": args.frames, "weights_digest": args.weights and digest_of(args.weights)}
+    clip |= {"frames": args.frames, "weights_digest": digest_of(args.weights or WEIGHTS / "msp.safetensors")}
     places = list(itertools.product(args.sizes, map(int, args.thread_counts)))
     speeds = [m.figure({**clip, "size": s, "threads": n}, partial(measure_speed, args, s, n), CODE) for s, n in places]
     times = [

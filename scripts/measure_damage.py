@@ -290,7 +290,7 @@ def main() -> None:
         "change pixels while all symbols still match their checksum.",
         "\n".join(f"- {line}" for line in wrong) or "No failure.",
     )
-    raise SystemExit(bool(wrong))
+    raise SystemExit(int(bool(wrong)))
 
 
 if __name__ == "__main__":

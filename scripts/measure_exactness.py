@@ -162,7 +162,7 @@ def main() -> None:
         markdown(head, rows, 4),
         summary={"combinations": len(there), "identical": same, "largest_pixel_difference": largest},
     )
-    raise SystemExit(not same)
+    raise SystemExit(int(not same))
 
 
 if __name__ == "__main__":

@@ -71,6 +71,26 @@ def test_a_zoo_model_is_named_with_its_quality() -> None:
     assert options.weights == Path("zoo/5.pth")
 
 
+def test_a_zoo_model_takes_the_options_of_encode() -> None:
+    codec = parse_codec("compressai:mbt2018-mean,adapt=full,steps=3,update_parameters=biases").codec
+    assert isinstance(codec, CompressAI)
+    options = codec.encode_options(2)
+    assert (options.model, options.adapt, options.steps) == ("compressai:mbt2018-mean:2", "full", 3)
+    assert codec.label == "compressai:mbt2018-mean,adapt=full,update_parameters=biases,steps=3"
+    assert parse_codec(codec.label).codec == codec
+    assert parse_codec("compressai:mbt2018-mean,adapt=none").codec == parse_codec("compressai").codec
+    for option in ("model=msp", "lossless=1", "quality=3"):
+        with pytest.raises(InputError, match="no option"):
+            parse_codec(f"compressai:mbt2018-mean,{option}")
+
+
+def test_lossless_codecs_have_one_rate() -> None:
+    for chosen in parse_codecs("vidcodec:lossless=1,png,webp:lossless,x265:lossless,ffv1"):
+        assert chosen.rate_points(4, [22, 27]) == [0]
+        with pytest.raises(InputError, match="has one rate: leave rates= out"):
+            parse_codec(f"{chosen.label}{',' if ':' in chosen.label else ':'}rates=30")
+
+
 def test_points_name_a_file_and_a_codec() -> None:
     chosen = parse_codec("points:dir/rivals.json#vvenc-intra")
     assert chosen.codec == MeasuredPoints(Path("dir/rivals.json"), "vvenc-intra")

@@ -18,6 +18,7 @@ from vidcodec.evaluation.clips import FrameChoice
 from vidcodec.evaluation.codec import Codec, Encoded, Source
 from vidcodec.evaluation.evaluate import Request, evaluate
 from vidcodec.evaluation.picture_rivals import JpegXl, Png, Webp
+from vidcodec.evaluation.report import write_report
 from vidcodec.evaluation.rivals import parse_codec, parse_codecs
 from vidcodec.evaluation.video_rivals import X265, Ffv1
 from vidcodec.evaluation.worker import same
@@ -201,6 +202,9 @@ def test_ours_and_rivals_are_compared_by_bytes(make_frames: MakeFrames, tmp_path
     single, _, mean = results.comparisons
     assert (single.metric, mean.clip, mean.clips) == (BYTES, None, [2, 0])
     assert single.bd_rate == pytest.approx(100 * (ours.bytes / ffv1.bytes - 1))
+    page = write_report(results, tmp_path / "out", tmp_path / "page").read_text()
+    assert "Bytes against ffv1" in page
+    assert "No point was measured" not in page
 
 
 def test_adapted_lossless_files_are_measured_with_their_update(make_clip: Callable[..., Path], tmp_path: Path) -> None:
