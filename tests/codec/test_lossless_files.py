@@ -34,6 +34,7 @@ from vidcodec.families.lossless.checkpoint import save_lossless
 from vidcodec.families.lossless.crops import LosslessCrops
 from vidcodec.families.lossless.family import LosslessFamily
 from vidcodec.families.lossless.pictures import HASH_BYTES, LosslessPictureCodec, _pack, _unpack, to_planes
+from vidcodec.updates.finetune import Finetuner
 from vidcodec.video import Frame, Sampling, VideoFormat, VideoReader
 
 EVERY_FRAME = Sampling(fps=None)
@@ -185,6 +186,24 @@ def test_adaptation_pays_or_is_left_out(make_clip: Callable[..., Path], tmp_path
     assert saved * 4 * 96 * 64 / 8 == pytest.approx(plain.size - adapted.size, abs=1e-6)
     with VideoDecoder(adapted.output, weights=options.weights, device="cpu") as decoder:
         assert_same([frame for _, frame, _ in decoder.frames()], read(clip)[1])
+
+
+def test_a_stopped_encode_goes_on_from_its_finetuning(
+    make_clip: Callable[..., Path], tmp_path: Path, options: EncodeOptions, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clip, asked = make_clip(frames=3, size=(64, 48)), replace(options, adapt="full", steps=12)
+    whole = encode_video(clip, tmp_path / "whole.vdc", asked)
+    assert whole.chosen == "adapted"
+
+    def stop(stage: str, share: float, _: dict) -> None:
+        if stage == "code adapted" and share > 0.5:
+            raise KeyboardInterrupt
+
+    kept = replace(asked, work=tmp_path / "work")
+    with pytest.raises(KeyboardInterrupt):
+        encode_video(clip, tmp_path / "o.vdc", kept, stop)
+    monkeypatch.setattr(Finetuner, "run", lambda *_: pytest.fail("finetuned again"))
+    assert encode_video(clip, tmp_path / "o.vdc", kept).output.read_bytes() == whole.output.read_bytes()
 
 
 @pytest.mark.parametrize("what", ["biases", "last-layer", "low-rank:1", "random:50"])

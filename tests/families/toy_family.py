@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, ClassVar
 
 import torch
@@ -14,13 +15,13 @@ from torch.func import functional_call
 
 from vidcodec.checkpoint import sent_parameters, weights_digest
 from vidcodec.entropy.rates import rate_of_symbols, ste_round
-from vidcodec.families.family import CodedFrame, CodedPicture, Family, FrameCoder, PlaneCoder
-from vidcodec.latents.decisions import PLAIN, Decisions
+from vidcodec.families.family import CodedPicture, Family, FrameCoder, PlaneCoder
+from vidcodec.latents.decisions import PLAIN, ROUNDING, Decisions
 from vidcodec.latents.quantizer import UNIT, reconstruct
 from vidcodec.latents.symbols import SymbolLog, SymbolReader, SymbolWriter
 from vidcodec.rate import RateLevel, TradeOff, weighted_mse
 from vidcodec.updates.objective import Outcome, signs
-from vidcodec.video import Frame, VideoFormat
+from vidcodec.video import VideoFormat
 
 
 class Toy(nn.Module):
@@ -68,8 +69,7 @@ class ToyCoder(PlaneCoder):
     @torch.no_grad()
     def decode(self, payload: bytes, height: int, width: int) -> tuple[Tensor, SymbolLog]:
         reader, index = SymbolReader(payload), self.tables((height // 4, width // 4))
-        quantizer = self.decisions.quantizer
-        values = reconstruct(quantizer, reader.get_quantised(quantizer, index), index)
+        values = reconstruct(ROUNDING, reader.get_quantised(ROUNDING, index), index)
         return self.network.planes(torch.from_numpy(values).float() / UNIT, self.level), reader.log
 
 
@@ -87,21 +87,14 @@ class ToyObjective:
         return (planes * signs(planes, generator)).sum() * (self.worth / planes.numel()) ** 0.5 + bits / planes.numel()
 
 
-@dataclass(frozen=True)
-class ToyRefiner:
-    coders: list[FrameCoder]
-
-    def encode(self, frames: Sequence[Frame], *_: Any) -> list[list[CodedFrame]]:
-        return [[coder.encode(frame) for coder in self.coders] for frame in frames]
-
-
 class ToyFamily(Family):
     refinements: ClassVar[tuple[str, ...]] = ("none", "lof")
 
     @classmethod
     def load(cls, name: str, weights: Path | None, device: torch.device) -> ToyFamily:
-        network = Toy().requires_grad_(False)
-        return cls(name, network, weights_digest({}, sent_parameters(network))[:16], device)
+        return cls(
+            name, network := Toy().requires_grad_(False), weights_digest({}, sent_parameters(network))[:16], device
+        )
 
     @property
     def top(self) -> RateLevel:
@@ -116,6 +109,7 @@ class ToyFamily(Family):
     def objective(self, level: RateLevel, video: VideoFormat, decisions: Decisions = PLAIN) -> ToyObjective:
         return ToyObjective(level.real, self.trade_off(level).worth)
 
-    def refiner(self, level: RateLevel, video: VideoFormat, refine: str, decisions: Any, *_: Any) -> ToyRefiner:
-        coders = [ToyCoder(self.network, level, decisions["lof"], shrink) for shrink in (1.0, 0.9)]
-        return ToyRefiner([FrameCoder(coder, video, self.multiple) for coder in coders])
+    def refiner(self, level: RateLevel, video: VideoFormat, refine: str, decisions: Any, *_: Any) -> Any:
+        planes = [ToyCoder(self.network, level, decisions["lof"], shrink) for shrink in (1.0, 0.9)]
+        coders = [FrameCoder(coder, video, self.multiple) for coder in planes]
+        return SimpleNamespace(encode=lambda frames, *_: [[c.encode(f) for c in coders] for f in frames])
