@@ -85,7 +85,7 @@ class Measurement:
         self.args = args
         self.about = " ".join((about or "").partition("\n\n")[0].split())
         typed = sys.argv[1:] if command is None else command
-        self.script = Path(sys.modules["__main__"].__file__ or "script")
+        self.script = Path(getattr(sys.modules["__main__"], "__file__", None) or "script")
         self.command = shlex.join(["python", f"scripts/{self.script.name}", *map(without_folders, typed)])
         self.parts: dict[str, Results] = {}
         self.figures: list[Figure] = []
