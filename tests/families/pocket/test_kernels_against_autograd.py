@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 import torch
 
-from vidcodec.families.pocket.kernels import Workspace, round_softly
 from vidcodec.families.pocket.network import (
     PocketConfig,
     distortion,
@@ -16,6 +15,8 @@ from vidcodec.families.pocket.network import (
     synthesise,
     unflatten,
 )
+from vidcodec.families.pocket.symbol_kernels import round_softly
+from vidcodec.families.pocket.workspace import Workspace
 
 WEIGHTS = (0.75, 0.125, 0.125)
 CHARGE = 1e-5

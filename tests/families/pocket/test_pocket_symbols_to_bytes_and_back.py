@@ -7,9 +7,9 @@ import pytest
 
 from vidcodec.errors import CorruptBitstreamError
 from vidcodec.families.pocket.exact import SYMBOL_LIMIT, ExactContext
-from vidcodec.families.pocket.kernels import Workspace
 from vidcodec.families.pocket.network import PocketConfig, flatten, grid_sizes, initial
 from vidcodec.families.pocket.update import choose_steps, decode_update, encode_update
+from vidcodec.families.pocket.workspace import Workspace
 
 CONFIG = PocketConfig()
 

@@ -21,9 +21,9 @@ import numpy as np
 
 from vidcodec.families.pocket.exact import ExactContext
 from vidcodec.families.pocket.fit import Fit
-from vidcodec.families.pocket.kernels import Workspace
 from vidcodec.families.pocket.network import PocketConfig, unflatten
 from vidcodec.families.pocket.update import choose_steps, encode_update
+from vidcodec.families.pocket.workspace import Workspace
 
 Array = np.ndarray
 

@@ -23,9 +23,10 @@ import numpy as np
 from numpy.lib.format import open_memmap
 
 from vidcodec.families.pocket.exact import SYMBOL_LIMIT
-from vidcodec.families.pocket.kernels import Workspace, adam, round_hard, round_softly
 from vidcodec.families.pocket.network import PocketConfig, flatten, initial, unflatten
 from vidcodec.families.pocket.soap import Soap
+from vidcodec.families.pocket.symbol_kernels import adam, round_hard, round_softly
+from vidcodec.families.pocket.workspace import Workspace
 
 Array = np.ndarray
 

@@ -14,7 +14,7 @@ Shapes stand at line ends, with
     h, w      half the luma size, rounded up           N    symbols of a grid
     H, W      2h, 2w: luma size, made even             C    symbols that a context holds
 
-What is written here runs on autograd: the reference for `vidcodec.families.pocket.kernels`, and the path for GPUs.
+What is written here runs on autograd: the reference for `vidcodec.families.pocket.workspace`, and the path for GPUs.
 
 Sources: overfitted grids with an autoregressive network, COOL-CHIC (Ladune et al. 2023, arXiv 2212.05458) and C3
 (Kim et al. 2023, arXiv 2312.02753); separable learned upsampling and linear branches beside the networks, Cool-Chic

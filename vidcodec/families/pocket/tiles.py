@@ -8,6 +8,7 @@ whatever the machine; LLVM splits them where registers are shorter.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -19,6 +20,17 @@ Array = np.ndarray
 
 LANES = 16
 COLUMNS = 64  # of a block's width: whole tiles of both shapes
+BLOCK = 128  # columns of a layer at once
+INV_LN2 = np.float32(1.4426950408889634)
+LN2 = np.float32(0.6931471805599453)
+
+
+def trained(function: Callable) -> Any:
+    """njit for loops whose last bit does not matter; a check of each division would keep them from being vectors."""
+    try:
+        return njit(cache=True, nogil=True, fastmath=True, error_model="numpy")(function)
+    except RuntimeError:  # neither the package's folder nor the user's cache can be written
+        return njit(nogil=True, fastmath=True, error_model="numpy")(function)
 
 
 def _tile(outputs: int, vectors: int) -> Any:
