@@ -13,7 +13,6 @@ shifts. So the distributions, means included, are the same on every machine.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol
 
 import numpy as np
 import torch
@@ -44,22 +43,8 @@ from vidcodec.families.lossless.network import (
 from vidcodec.families.lossless.planes import chroma_levels
 
 Array = np.ndarray
+SampleCoder = MixtureEncoder | MixtureDecoder
 BAND = 1 << 14  # samples that go through a network at once
-
-
-class SampleCoder(Protocol):
-    """`MixtureEncoder` or `MixtureDecoder`."""
-
-    def code(
-        self,
-        values: Array,
-        out: Array,
-        linear: Array,
-        centre: Array,
-        unit: Array,
-        levels: int,
-        tables: tuple[Array, Array],
-    ) -> Array: ...
 
 
 # ----------------------------------------------------------------------- what a pass sees
@@ -237,7 +222,7 @@ class ExactLossless:
         self._run(MixtureDecoder(payload), y, uv, bits, rgb)
         return y, uv
 
-    def _run(self, coder: MixtureEncoder | MixtureDecoder, y: Array, uv: Array, bits: int, rgb: bool) -> None:
+    def _run(self, coder: SampleCoder, y: Array, uv: Array, bits: int, rgb: bool) -> None:
         """All passes; a decoder writes the planes."""
         levels = 1 << bits
         self._plain(coder, y[None], levels)
@@ -253,7 +238,7 @@ class ExactLossless:
             for phase in range(3):
                 self._chroma_pass(coder, uv[grid], guide[grid], scale, phase, both, 4 * levels)
 
-    def _plain(self, coder: MixtureEncoder | MixtureDecoder, planes: Array, levels: int) -> None:
+    def _plain(self, coder: SampleCoder, planes: Array, levels: int) -> None:
         step = 2**self.config.scales
         x = planes[:, ::step, ::step]
         if isinstance(coder, MixtureEncoder):
