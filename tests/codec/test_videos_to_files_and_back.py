@@ -91,6 +91,19 @@ def test_files_decode_to_what_the_encoder_saw(
         assert result.update_size == 0
 
 
+def test_of_a_long_video_coded_one_way_an_even_part_is_compared(
+    make_clip: Callable[..., Path], options: EncodeOptions, tiny_weights: Path, tmp_path: Path
+) -> None:
+    clip = make_clip(frames=49, size=(16, 16))
+    result = encode_video(clip, tmp_path / "o.vdc", options)
+    assert (result.frames, result.compared) == (49, 17)
+    frames, originals = decoded(result.output, tiny_weights), read(clip)
+    mse = np.mean([plane_errors(originals[i], frames[i]) for i in range(0, 49, 3)], axis=0)
+    assert result.quality_figures["psnr_y"] == pytest.approx(10 * np.log10(255**2 / mse[0]), abs=1e-9)
+    by_psnr = encode_video(clip, tmp_path / "p.vdc", replace(options, quality=None, target_psnr=20.0))
+    assert by_psnr.compared == 49
+
+
 @pytest.mark.parametrize("prior", ["adaptive", "spike-slab", "no-rate", "no-quantisation"])
 def test_updates_reach_the_decoder(
     make_clip: Callable[..., Path],

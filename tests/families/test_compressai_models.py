@@ -316,7 +316,7 @@ def test_decoding_gives_the_encoders_own_picture(architecture: str, size: tuple[
     decoder = CompressAIPictureCodec(model, 6, False, encoder.extra)
     planes, log = decoder.decode(coded.payload, *size)
     assert planes.shape == (1, 6, size[0] // 2, size[1] // 2)
-    assert torch.equal(planes, coded.planes)
+    assert torch.equal(planes, coded.show())
     assert (log.crc, log.y_bits, log.z_bits) == (coded.log.crc, coded.log.y_bits, coded.log.z_bits)
     assert abs(8 * len(coded.payload) - log.y_bits - log.z_bits) < 64 + 0.002 * log.y_bits
 
@@ -327,7 +327,7 @@ def test_a_full_size_network_codes_and_fits_the_exact_range() -> None:
     assert len(encoder.extra) == 192
     coded = encoder.encode(picture(64, 64))
     planes, log = CompressAIPictureCodec(model, 1, True, encoder.extra).decode(coded.payload, 64, 64)
-    assert torch.equal(planes, coded.planes)
+    assert torch.equal(planes, coded.show())
     assert log.crc == coded.log.crc
 
 
@@ -343,7 +343,7 @@ def test_symbols_do_not_depend_on_threads_or_convolution_library(architecture: s
                 decoder = CompressAIPictureCodec(model, 1, False, encoder.extra)
                 planes, log = decoder.decode(coded.payload, 128, 192)
             assert log.crc == coded.log.crc
-            assert (planes - coded.planes).abs().max() < 1e-3
+            assert (planes - coded.show()).abs().max() < 1e-3
 
 
 def test_an_inexact_float_path_moves_pixels_but_no_symbol(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -355,7 +355,7 @@ def test_an_inexact_float_path_moves_pixels_but_no_symbol(monkeypatch: pytest.Mo
     monkeypatch.setattr(decoder, "means", lambda z: means(z) + 1e-2 * torch.randn(1, M, 8, 8))
     planes, log = decoder.decode(coded.payload, 128, 128)
     assert log.crc == coded.log.crc
-    assert 0 < (planes - coded.planes).abs().max() < 0.2
+    assert 0 < (planes - coded.show()).abs().max() < 0.2
 
 
 @BOTH
@@ -376,7 +376,7 @@ def test_the_decoded_picture_is_compressais_own() -> None:
     streams = model.compress(planes_to_rgb(planes, 1, False))
     with torch.no_grad():
         theirs = model.decompress(streams["strings"], streams["shape"])["x_hat"]
-    ours = planes_to_rgb(coded.planes, 1, False).clamp(0, 1)
+    ours = planes_to_rgb(coded.show(), 1, False).clamp(0, 1)
     # Chroma went through 4:2:0, which leaves luma alone.
     weights = torch.tensor([0.2126, 0.7152, 0.0722])[:, None, None]
     inside = ((theirs > 0) & (theirs < 1) & (ours > 0) & (ours < 1)).all(1)

@@ -42,7 +42,7 @@ def test_one_checkpoint_covers_the_rate_range(shipped: Msp, picture: torch.Tenso
     for level in range(0, 256 * (shipped.config.levels - 1) + 1, 128):
         coded = MspPictureCodec(shipped, RateLevel(level)).encode(picture)
         rates.append(8 * len(coded.payload) / 256**2)
-        errors.append(float((coded.planes - picture).square().mean()))
+        errors.append(float((coded.show() - picture).square().mean()))
     assert rates == sorted(rates)
     assert errors == sorted(errors, reverse=True)
     assert rates[0] < 0.06

@@ -64,7 +64,7 @@ class ToyCoder(PlaneCoder):
         symbols, values = self.decisions.quantise(y.numpy(), index, slice(0, 24))
         writer.put_quantised(self.decisions.quantizer, symbols, index)
         shown = self.network.planes(torch.from_numpy(values).float() / UNIT, self.level)
-        return CodedPicture(writer.coder.finish(), writer.log, shown)
+        return CodedPicture(writer.coder.finish(), writer.log, lambda: shown)
 
     @torch.no_grad()
     def decode(self, payload: bytes, height: int, width: int) -> tuple[Tensor, SymbolLog]:

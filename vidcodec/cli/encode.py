@@ -244,7 +244,8 @@ def summary(r: EncodeResult) -> str:
     q = r.quality_figures
     labels = {"psnr_y": "Y", "psnr_u": "U", "psnr_v": "V", "psnr_yuv": "YUV 6:1:1"}
     psnr = ", ".join(f"{text} {q[key]:.2f}" for key, text in labels.items() if key in q)
-    quality = f"PSNR (dB, errors averaged over frames before the logarithm): {psnr}\nquality {r.quality:g}; "
+    some = "" if r.compared == r.frames else f"of {r.compared} frames, "
+    quality = f"PSNR (dB, {some}errors averaged over frames before the logarithm): {psnr}\nquality {r.quality:g}; "
     spent = ", ".join(f"{stage} {time:.1f}" for stage, time in r.seconds.items())
     return "\n".join(
         (

@@ -36,24 +36,32 @@ class MeasuredFrame(NamedTuple):
     """One frame as it will be in the file, and what a decoder shows of it."""
 
     unit: FrameUnit
-    errors: np.ndarray  # (3,), mean squared, code values squared
+    errors: np.ndarray  # (3,), mean squared, code values squared; NaN where the picture was not compared
     bits: tuple[float, float]  # of y and z
 
     @classmethod
     def of(
-        cls, index: int, frame: Frame, coded: CodedFrame, level: RateLevel, settings: Settings, update: bytes
+        cls,
+        index: int,
+        frame: Frame,
+        coded: CodedFrame,
+        candidate: Candidate,
+        level: RateLevel,
+        *,
+        compare: bool = True,
     ) -> MeasuredFrame:
-        """A coded frame, measured against the source's."""
+        """A coded frame, its picture compared with the source's if asked for."""
         unit = FrameUnit(
             index=index,
             pts=frame.pts,
             payload=coded.payload,
             checksum=coded.log.crc,
             level=level.steps,
-            quantizer=settings.quantizer.code,
-            update=1 if update else 0,
+            quantizer=candidate.settings.quantizer.code,
+            update=1 if candidate.update else 0,
         )
-        return cls(unit, plane_errors(frame, coded.shown), (coded.log.y_bits, coded.log.z_bits))
+        errors = plane_errors(frame, coded.show()) if compare else np.full(3, np.nan)
+        return cls(unit, errors, (coded.log.y_bits, coded.log.z_bits))
 
     def cost(self, trade_off: TradeOff, video: VideoFormat) -> float:
         """True R-D cost, bits per pixel of the frame."""
@@ -85,13 +93,18 @@ class CodedVideo:
         return MeasuredFrame(self.units[index], self.errors[index], self.bits[index])
 
     @property
+    def compared(self) -> list[np.ndarray]:
+        """The errors of those frames whose pictures were compared with the source's."""
+        return [e for e in self.errors if not np.isnan(e[0])]
+
+    @property
     def size(self) -> int:
         """Bytes of the file but for what all ways of coding share."""
         return units_size(self.candidate.update, self.units.sizes)
 
     def cost(self, trade_off: TradeOff, video: VideoFormat) -> float:
         """True R-D-M cost in bits per pixel: bytes of the file but for what all files share, and decoded pictures."""
-        error = sum(trade_off.error_bits(e, video.bit_depth) for e in self.errors) / len(self)
+        error = sum(trade_off.error_bits(e, video.bit_depth) for e in self.compared) / len(self.compared)
         return 8 * self.size / (video.width * video.height * len(self)) + error
 
     def decodes_like(self, other: Candidate) -> bool:

@@ -15,6 +15,9 @@ from vidcodec.families.planes import padded_size
 from vidcodec.rate import RateLevel
 from vidcodec.video import Frame
 
+# A long video that is coded one way has one picture in so many compared with its source, but this many at least.
+COMPARED, LEAST_COMPARED = 8, 16
+
 # Luma samples refined together: more fill a GPU better, and take more memory.
 IN_FLIGHT = {"cpu": 1_500_000, "cuda": 12_000_000}
 
@@ -26,7 +29,9 @@ def code(
     picked: Sequence[Frame] | None = None,
     known: CodedVideo | None = None,
 ) -> CodedVideo:
-    """Code all frames (or the picked ones) for real, and measure what a decoder shows.
+    """Code all frames (or the picked ones) for real, and measure what a decoder shows of them.
+
+    Where nothing but the report asks for quality, of some of them: making the picture is half of the work.
 
     known: all frames coded before. Refinement takes one over where it costs less, at the same level and for the same
     decoder.
@@ -36,9 +41,10 @@ def code(
     coder = candidate.family.picture_coder(level, job.format, decisions=decisions_of(job, candidate, level))
     video = CodedVideo(candidate, level, coder.extra)
     count = len(job.footage if picked is None else picked)
+    stride = max(1, min(COMPARED, count // LEAST_COMPARED)) if picked is None and job.codes_once else 1
     for i, frame in enumerate(job.footage if picked is None else picked):
         coded = coder.encode(frame)
-        video.append(MeasuredFrame.of(i, frame, coded, level, candidate.settings, candidate.update))
+        video.append(MeasuredFrame.of(i, frame, coded, candidate, level, compare=i % stride == 0))
         if picked is None:
             job.report(f"code {candidate.name}", (i + 1) / count, {})
     return video
@@ -69,7 +75,7 @@ def _refined(job: Job, candidate: Candidate, level: RateLevel, known: CodedVideo
             ways = refiner.encode(frames, numbers, left, progress) if left > 0 else [[plain.encode(f)] for f in frames]
             found = []
             for i, frame, coded in zip(numbers, frames, ways, strict=True):
-                measured = (MeasuredFrame.of(i, frame, c, level, candidate.settings, candidate.update) for c in coded)
+                measured = (MeasuredFrame.of(i, frame, c, candidate, level) for c in coded)
                 found.append(min(measured, key=lambda m: m.cost(trade_off, job.format)))
             if left > 0:
                 job.work.save(came_from, {}, pack_frames(found))

@@ -47,7 +47,8 @@ FILE_OVERHEAD = 200  # bytes that all files have besides their updates and frame
 class EncodeResult:
     """What was written; sizes in bytes, rates in bits per pixel of the sampled frames.
 
-    Without loss there is no z but the frames' hashes, and no PSNR to tell.
+    compared: frames whose decoded pictures the quality figures are of: all, or an even part of a long video that was
+    coded one way. Without loss there is no z but the frames' hashes, and no PSNR to tell.
     """
 
     output: Path
@@ -61,6 +62,7 @@ class EncodeResult:
     z_size: float
     y_size: float
     bpp: float
+    compared: int
     quality_figures: dict[str, float]
     seconds: dict[str, float]
     costs: dict[str, float]
@@ -148,7 +150,8 @@ def _write(job: Job, video: CodedVideo) -> EncodeResult:
         z_size=z,
         y_size=y,
         bpp=8 * size / job.footage.pixels,
-        quality_figures={} if job.family.lossless else quality_figures(video.errors, f.bit_depth),
+        compared=len(video.compared),
+        quality_figures={} if job.family.lossless else quality_figures(video.compared, f.bit_depth),
         seconds=record.seconds,
         costs=record.costs,
         curve=record.curve,
@@ -217,7 +220,7 @@ def _measure(job: Job, video: CodedVideo, target: Target) -> float:
     when all frames are coded.
     """
     if target.kind == "psnr":
-        return quality_figures(video.errors, job.format.bit_depth)["psnr_yuv"]
+        return quality_figures(video.compared, job.format.bit_depth)["psnr_yuv"]
     per_frame = units_size(b"", video.units.sizes) / len(video)
     fixed = FILE_OVERHEAD + 2 * len(video.extra) + units_size(video.candidate.update, [])
     return fixed + per_frame * len(job.footage)

@@ -112,5 +112,10 @@ class Job:
     def format(self) -> VideoFormat:
         return self.footage.format
 
+    @property
+    def codes_once(self) -> bool:
+        """Whether all frames are coded one way, whatever their quality."""
+        return not self.plan.strategy and self.plan.refine == "none" and self.options.target_psnr is None
+
     def trade_off(self, level: RateLevel) -> TradeOff:
         return self.family.trade_off(level)

@@ -35,11 +35,11 @@ from vidcodec.video import ColourTags, Frame, VideoFormat
 
 
 class CodedFrame(NamedTuple):
-    """One frame as its coder left it: bytes, what travelled, and the frame that a decoder shows."""
+    """One frame as its coder left it: bytes, what travelled, and how to make the frame that a decoder shows."""
 
     payload: bytes
     log: SymbolLog
-    shown: Frame
+    show: Callable[[], Frame]
 
 
 class PictureCoder(Protocol):
@@ -58,11 +58,14 @@ class PictureCoder(Protocol):
 
 
 class CodedPicture(NamedTuple):
-    """One coded picture: its bytes, the checksum of its symbols, and the planes that a decoder finds."""
+    """One coded picture: its bytes, the checksum of its symbols, and how to make the planes that a decoder finds.
+
+    They cost as much as half of coding the picture, and not every picture is compared with its source.
+    """
 
     payload: bytes
     log: SymbolLog
-    planes: Tensor
+    show: Callable[[], Tensor]
 
 
 class PlaneCoder(ABC):
@@ -91,11 +94,11 @@ class FrameCoder:
         return self.planes.extra
 
     def encode(self, frame: Frame) -> CodedFrame:
-        return self.shown(frame, self.planes.encode(frame_to_planes(frame, self.video.bit_depth, self.multiple)))
+        return self.coded(frame, self.planes.encode(frame_to_planes(frame, self.video.bit_depth, self.multiple)))
 
-    def shown(self, frame: Frame, coded: CodedPicture) -> CodedFrame:
-        """A coded picture as the frame that a decoder shows."""
-        return CodedFrame(coded.payload, coded.log, planes_to_frame(coded.planes, self.video, frame.pts))
+    def coded(self, frame: Frame, picture: CodedPicture) -> CodedFrame:
+        """The frame of a coded picture."""
+        return CodedFrame(picture.payload, picture.log, lambda: planes_to_frame(picture.show(), self.video, frame.pts))
 
     def decode(self, payload: bytes, pts: int) -> tuple[Frame, SymbolLog]:
         size = padded_size(self.video.height, self.video.width, self.multiple)

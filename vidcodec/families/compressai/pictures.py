@@ -133,7 +133,7 @@ class CompressAIPictureCodec(PlaneCoder):
         coded = index > 0
         q = torch.round(y - mean).clamp(-SYMBOL_LIMIT, SYMBOL_LIMIT) * coded
         writer.put(q, index, coded, of_z=False)
-        return CodedPicture(writer.coder.finish(), writer.log, self.synthesise(q + mean))
+        return CodedPicture(writer.coder.finish(), writer.log, lambda: self.synthesise(q + mean))
 
     @torch.no_grad()
     def decode(self, payload: bytes, height: int, width: int) -> tuple[Tensor, SymbolLog]:
@@ -157,6 +157,7 @@ class CompressAIPictureCodec(PlaneCoder):
             return z_hat.new_zeros(())
         return self.model.h_s(z_hat + self.medians).chunk(2, 1)[1]
 
+    @torch.no_grad()
     def synthesise(self, y_hat: Tensor) -> Tensor:
         """Decoded latents (1, M, H/16, W/16) to planes around [-0.5, 0.5] (1, 6, H/2, W/2), not clamped."""
         return rgb_to_planes(self.model.g_s(y_hat), self.matrix, self.full_range)

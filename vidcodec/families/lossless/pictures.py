@@ -43,7 +43,7 @@ class LosslessPictureCodec:
             samples = PACKED + _pack(frame, f.bit_depth)
         crc, digest = fingerprints(frame)
         log = SymbolLog(crc, z_bits=8.0 * len(digest), y_bits=8.0 * len(samples))
-        return CodedFrame(digest + samples, log, frame)
+        return CodedFrame(digest + samples, log, lambda: frame)
 
     def decode(self, payload: bytes, pts: int) -> tuple[Frame, SymbolLog]:
         """The frame; raises CorruptBitstreamError unless every sample is as it was."""

@@ -67,7 +67,7 @@ class MspPictureCodec(PlaneCoder):
             return values
 
         y_hat = self.run_passes(z_hat, (y.shape[-2], y.shape[-1]), take)
-        return CodedPicture(writer.coder.finish(), writer.log, self.model.synthesise(y_hat, self.level))
+        return CodedPicture(writer.coder.finish(), writer.log, lambda: self.synthesise(y_hat))
 
     @torch.no_grad()
     def decode(self, payload: bytes, height: int, width: int) -> tuple[Tensor, SymbolLog]:
@@ -85,7 +85,12 @@ class MspPictureCodec(PlaneCoder):
             return reconstruct(quantizer, reader.get_quantised(quantizer, index), index)
 
         y_hat = self.run_passes(z_hat, size, take)
-        return self.model.synthesise(y_hat, self.level), reader.log
+        return self.synthesise(y_hat), reader.log
+
+    @torch.no_grad()
+    def synthesise(self, y_hat: Tensor) -> Tensor:
+        """Decoded latents (1, C, h, w) to planes (1, 6, 8h, 8w)."""
+        return self.model.synthesise(y_hat, self.level)
 
     def run_passes(self, z_hat: Tensor, size: tuple[int, int], take: Take) -> Tensor:
         """The passes in order; `take` gives the values of each one's cells. Returns y_hat (1, C, h, w)."""

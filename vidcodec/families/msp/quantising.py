@@ -64,7 +64,7 @@ def search_settings(
         total = 0.0
         for x, (y, z) in zip(pictures, latents, strict=True):
             coded = codec.encode_latents(y, z)
-            error = float(weighted_mse(coded.planes, x)) * 4 * x.shape[-1] * x.shape[-2]
+            error = float(weighted_mse(coded.show(), x)) * 4 * x.shape[-1] * x.shape[-2]
             total += 8 * len(coded.payload) + worth * error
         return total / pixels
 
