@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -17,16 +18,32 @@ def ste_round(x: Tensor) -> Tensor:
     return x + (torch.round(x) - x).detach()
 
 
+class IntoTable(torch.autograd.Function):
+    """Real-valued table indices, clamped; outside, a gradient passes if it leads back inside.
+
+    One that leads on outside must not pass, however small: latents that are always zero would draw their indices below
+    the table for ever, at an adaptive optimiser's full rate, and the weights they share with others with them.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, index: Tensor) -> Tensor:
+        ctx.save_for_backward(index)
+        return index.clamp(0.0, float(MAX_INDEX))
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> Tensor:
+        (index,) = ctx.saved_tensors
+        outward = ((index < 0) & (grad > 0)) | ((index > MAX_INDEX) & (grad < 0))
+        return grad.masked_fill(outward, 0.0)
+
+
 def symbol_bits(x: Tensor, index: Tensor) -> Tensor:
     """Bits of real-valued `x` under the zero-mean normal of a (real-valued) scale index.
 
     The rate the integer tables charge, as a differentiable function: their 16-bit floor is
     added to the probability, their escape is a slowly growing term.
     """
-    # The gradient at the ends of the table must be able to lead back inside.
-    clipped = index.clamp(0.0, float(MAX_INDEX))
-    index = index + (clipped - index).detach()
-    inv = 1.0 / index_to_scale(clipped + (index - index.detach()))
+    inv = 1.0 / index_to_scale(IntoTable.apply(index))
     x = x.abs()
     c = -math.sqrt(0.5)
     p = 0.5 * (torch.erfc(c * (0.5 - x) * inv) - torch.erfc(c * (-0.5 - x) * inv))
