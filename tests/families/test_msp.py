@@ -97,6 +97,14 @@ def test_mixed_rate_charges_symbols_and_pulls_smoothly() -> None:
     assert torch.equal(di, torch.autograd.grad(symbol_bits(q, index).sum(), index)[0])
 
 
+@pytest.mark.parametrize(("symbol", "index", "moves"), [(0, -3, 0), (1, -3, 1), (0, 70, -1), (900, 70, 0), (0, 5, -1)])
+def test_indices_outside_the_table_are_only_led_back_inside(symbol: int, index: int, moves: int) -> None:
+    at = torch.tensor(float(index), requires_grad=True)
+    symbol_bits(torch.tensor(float(symbol)), at).backward()
+    assert at.grad is not None
+    assert torch.sign(-at.grad) == moves
+
+
 @pytest.mark.parametrize("channels", [12, 48, 144, 327])
 def test_transform_rows_are_orthonormal(channels: int) -> None:
     rows = block_transform(channels)
