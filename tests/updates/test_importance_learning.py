@@ -60,7 +60,7 @@ class ToyObjective:
         return (everything * signs(everything, generator)).sum() * math.sqrt(2)
 
 
-class ToySource:
+class ToyBatches:
     def __init__(self, wanted: Tensor, pixels: int) -> None:
         self.wanted, self.pixels = wanted, pixels
 
@@ -74,7 +74,7 @@ class ToySource:
 def contents(c: ImportanceConfig) -> Iterator[Content]:
     rng = np.random.default_rng([c.seed, 1])
     while True:
-        yield Content(ToyObjective(), ToySource(torch.from_numpy(rng.normal(0, 1, 11).astype(np.float32)), c.pixels))
+        yield Content(ToyObjective(), ToyBatches(torch.from_numpy(rng.normal(0, 1, 11).astype(np.float32)), c.pixels))
 
 
 @pytest.fixture
@@ -112,7 +112,7 @@ def test_overfitting_lowers_the_loss_and_moves_little_else(toy: Toy) -> None:
     base = dict(toy.named_parameters())
     moved = {n: base[n] + update[n] * steps[n] for n in update}
     before, after = (
-        float(content.objective.outcome(toy, p, content.source.checks()[0], hard=True).error)
+        float(content.objective.outcome(toy, p, content.batches.checks()[0], hard=True).error)
         for p in (dict(base), moved)
     )
     assert after < 0.7 * before
@@ -121,7 +121,7 @@ def test_overfitting_lowers_the_loss_and_moves_little_else(toy: Toy) -> None:
 
 
 def test_nothing_to_gain_moves_nothing(toy: Toy) -> None:
-    still = Content(ToyObjective(), ToySource(torch.cat([toy.second.weight[ROW], torch.zeros(6)]), 1000))
+    still = Content(ToyObjective(), ToyBatches(torch.cat([toy.second.weight[ROW], torch.zeros(6)]), 1000))
     update, _ = overfitted(toy, still, QUICK, np.random.default_rng(0))
     assert not any(x.any() for x in update.values())
     found = learn_importance(toy, iter([still]), replace(QUICK, contents=1))

@@ -57,7 +57,7 @@ from vidcodec.training.lossless import load_photographs, rgb_batch, yuv_batch
 from vidcodec.updates.curvature import step_exponents
 from vidcodec.updates.finetune import FinetuneConfig
 from vidcodec.updates.importance import LEAST, UNIT, Importance, factor_shapes, fingerprint
-from vidcodec.updates.objective import Objective, Source
+from vidcodec.updates.objective import Batches, Objective
 from vidcodec.updates.optim import GRID_CURVATURE
 from vidcodec.updates.selection import everything
 
@@ -102,7 +102,7 @@ class Content(NamedTuple):
     """Something to overfit to."""
 
     objective: Objective
-    source: Source
+    batches: Batches
 
 
 # ------------------------------------------------------------------- distribution models
@@ -169,7 +169,7 @@ class Learner:
         share: float,
     ) -> float:
         """One step of all scores and scales on one content's update x, in grid `steps`; returns the loss over p."""
-        c, pixels = self.c, content.source.pixels
+        c, pixels = self.c, content.batches.pixels
         masks = {n: torch.sigmoid((self.scores(n) - math.log2(price)) / c.temperature) for n in update}
         moved = {n: base[n] + masks[n] * (update[n] * steps[n]) for n in update}
         out = content.objective.outcome(network, moved, batch, hard=False)
@@ -217,20 +217,20 @@ def overfitted(
     base: dict[str, Tensor] = {n: p for n, p in network.named_parameters() if n in chosen.masks}
     settings = FinetuneConfig(batch=c.batch, seed=int(rng.integers(1 << 31)))
     steps = {
-        n: 2.0**-k for n, k in step_exponents(network, content.objective, content.source, settings, chosen).items()
+        n: 2.0**-k for n, k in step_exponents(network, content.objective, content.batches, settings, chosen).items()
     }
-    held = content.source.crops(rng, c.batch)
+    held = content.batches.crops(rng, c.batch)
 
     def loss(x: dict[str, Tensor], batch: Any) -> Tensor:
         moved = {n: base[n] + x[n] * steps[n] for n in x}
         out = content.objective.outcome(network, moved, batch, hard=False)
-        return content.source.pixels * (out.bits / out.pixels + content.objective.worth * out.error)
+        return content.batches.pixels * (out.bits / out.pixels + content.objective.worth * out.error)
 
     update, reach = {n: torch.zeros_like(p) for n, p in base.items()}, c.reach
     for _ in range(c.rounds):
         leaves = {n: x.requires_grad_(True) for n, x in update.items()}
         for _ in range(c.gradients):
-            loss(leaves, content.source.crops(rng, c.batch)).backward()  # type: ignore[no-untyped-call]
+            loss(leaves, content.batches.crops(rng, c.batch)).backward()  # type: ignore[no-untyped-call]
         with torch.no_grad():
             ahead = {
                 n: priced_step(torch.zeros_like(x) if x.grad is None else x.grad / c.gradients, c.price)
@@ -264,7 +264,7 @@ def learn_importance(
         update, steps = overfitted(network, content, c, rng)
         figures: dict[str, Any] = {}
         for _ in range(c.score_steps):
-            price, batch = 2.0 ** rng.uniform(*c.prices), content.source.crops(rng, c.batch)
+            price, batch = 2.0 ** rng.uniform(*c.prices), content.batches.crops(rng, c.batch)
             for name, learner in learners.items():
                 share = k / c.contents
                 figures[name] = learner.step(network, content, base, update, steps, price, batch, share)
