@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import replace
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -12,16 +13,19 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from lossless_support import tiny_lossless_weights
 from torch import Tensor, nn
 from torch.func import functional_call
 
 from vidcodec.errors import ModelError
+from vidcodec.families import load_family
 from vidcodec.postfilter.checkpoint import load_filter
 from vidcodec.training.filter_data import prepare_pairs
 from vidcodec.training.importance import (
     MODELS,
     Content,
     ImportanceConfig,
+    family_contents,
     importance_of,
     learn_importance,
     overfitted,
@@ -166,6 +170,23 @@ def test_scores_of_a_filter_come_from_pictures_or_its_training_pairs(tmp_path: P
     save_importance(found[0], tmp_path / "own-importance.safetensors")
     chosen = select(Strategy("learned-laplace", 50), network, folder=tmp_path)
     assert chosen.count == 50
+
+
+@pytest.mark.parametrize("name", ["msp", "lossless"])
+def test_every_family_has_contents(name: str, tiny_weights: Path, tmp_path: Path) -> None:
+    """Crops of what the family codes: 4:2:0 at a random rate level, or pictures without loss of both kinds."""
+    weights = tiny_weights if name == "msp" else tiny_lossless_weights(tmp_path)
+    family = load_family(name, weights, torch.device("cpu"))
+    picture = np.random.default_rng(1).integers(0, 256, (280, 300, 3), np.uint8)
+    found = list(islice(family_contents(family, [("0.png", picture)], QUICK), 8))
+    for content in found[:2]:
+        batch = content.batches.crops(np.random.default_rng(0), 2)
+        assert content.objective.outcome(family.network, {}, batch, hard=False).bits > 0
+        assert content.batches.pixels == QUICK.pixels
+    if name == "lossless":
+        assert {content.batches.checks()[0].rgb for content in found} == {True, False}
+    else:
+        assert len({content.objective.worth for content in found}) == len(found)
 
 
 def test_unknown_models_are_named(tmp_path: Any) -> None:
