@@ -120,7 +120,7 @@ def test_resumed_run_equals_an_uninterrupted_one(config: FilterTrainConfig, tmp_
     train_filter(replace(half, steps=2, lr=config.lr))
     state = torch.load(tmp_path / "half" / "state.pt", weights_only=True)
     assert state["step"] == 2
-    with pytest.raises(TrainingError, match="--resume"):
+    with pytest.raises(TrainingError, match="resume it"):
         train_filter(half)
     again = torch.load(train_filter(half, resume=True), weights_only=True)
     assert again["step"] == 4

@@ -349,7 +349,7 @@ def test_unusable_starts_are_told(config: TrainConfig, tmp_path: Path) -> None:
 
 def test_unusable_states_are_told_and_kept(config: TrainConfig) -> None:
     path = train(replace(config, steps=1))
-    with pytest.raises(TrainingError, match="--resume"):
+    with pytest.raises(TrainingError, match="resume it"):
         train(config)
     with pytest.raises(TrainingError, match="does not fit"):
         train(replace(config, model={**TINY, "hyper": 9}), resume=True)

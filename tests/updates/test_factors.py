@@ -65,8 +65,8 @@ def random_factors(model: Msp, most: int, spread: float, seed: int, *, normal: b
 def finetune(base: Msp, rank: int = 2, *, pixels: int = 10**8, **changes: object) -> tuple[Finetuner, Finetuned]:
     defaults = {"steps": 14, "batch": 2, "seed": 5, "factor_lr": 0.02, "whole_lr": 0.01, "bold_encoder_lr": 1e-3}
     config = FinetuneConfig(**{"measure_every": 0.2, **defaults, **changes})  # type: ignore[arg-type]
-    source, objective = Pictures(pixels), MspObjective(base, LEVEL)
-    tuner = Finetuner(base, objective, source, AdaptivePrior(), config, of_rank(base, rank))
+    batches, objective = Pictures(pixels), MspObjective(base, LEVEL)
+    tuner = Finetuner(base, objective, batches, AdaptivePrior(), config, of_rank(base, rank))
     return tuner, tuner.run()
 
 

@@ -135,7 +135,7 @@ def test_the_result_never_costs_more_than_the_start(make_tiny: Callable[..., Msp
     costs = [row["cost"] for row in tuned.curve]
     assert tuned.curve[0]["step"] == 0
     assert tuned.curve[0]["update_bits"] == 0
-    found = measured_cost(tuned.model, {}, tuner.objective, tuner.source, tuned.payload)  # what it returns
+    found = measured_cost(tuned.model, {}, tuner.objective, tuner.batches, tuned.payload)  # what it returns
     assert found["cost"] == pytest.approx(min(costs), rel=1e-6)
     assert found["cost"] <= costs[0]
 
@@ -260,8 +260,8 @@ def test_progress_rises_to_one(make_tiny: Callable[..., Msp]) -> None:
 def test_curvature_is_positive_where_weights_are_used(make_tiny: Callable[..., Msp]) -> None:
     model, rng = make_tiny(), np.random.default_rng(0)
     names = [n for n, _ in sent_parameters(model)]
-    source = Pictures()
-    curvature = mean_curvature(model, MspObjective(model, LEVEL), names, lambda: source.crops(rng, 2))
+    batches = Pictures()
+    curvature = mean_curvature(model, MspObjective(model, LEVEL), names, lambda: batches.crops(rng, 2))
     assert set(curvature) == set(names)
     assert all(np.isfinite(v) and v >= 0 for v in curvature.values())
     unused = [n for n, v in curvature.items() if v == 0]
@@ -270,11 +270,11 @@ def test_curvature_is_positive_where_weights_are_used(make_tiny: Callable[..., M
 
 
 def test_curvature_of_the_last_biases_is_known(make_tiny: Callable[..., Msp]) -> None:
-    model, source = make_tiny(), Pictures()
+    model, batches = make_tiny(), Pictures()
     name = "synthesis.linear.bias"
     rng = np.random.default_rng(0)
     objective = MspObjective(model, LEVEL)
-    got = mean_curvature(model, objective, [name], lambda: source.crops(rng, 2), probes=100)[name]
+    got = mean_curvature(model, objective, [name], lambda: batches.crops(rng, 2), probes=100)[name]
     lam = float(model.rate_lambda(LEVEL))
     # A bias moves one sample in 64 of one plane by as much: 2 lambda 255^2 w / 64, w on average 1/6. In two pictures
     # these are 32 samples, and signs that cancel are not counted.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import replace
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -12,16 +13,19 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from lossless_support import tiny_lossless_weights
 from torch import Tensor, nn
 from torch.func import functional_call
 
 from vidcodec.errors import ModelError
+from vidcodec.families import load_family
 from vidcodec.postfilter.checkpoint import load_filter
 from vidcodec.training.filter_data import prepare_pairs
 from vidcodec.training.importance import (
     MODELS,
     Content,
     ImportanceConfig,
+    family_contents,
     importance_of,
     learn_importance,
     overfitted,
@@ -60,7 +64,7 @@ class ToyObjective:
         return (everything * signs(everything, generator)).sum() * math.sqrt(2)
 
 
-class ToySource:
+class ToyBatches:
     def __init__(self, wanted: Tensor, pixels: int) -> None:
         self.wanted, self.pixels = wanted, pixels
 
@@ -74,7 +78,7 @@ class ToySource:
 def contents(c: ImportanceConfig) -> Iterator[Content]:
     rng = np.random.default_rng([c.seed, 1])
     while True:
-        yield Content(ToyObjective(), ToySource(torch.from_numpy(rng.normal(0, 1, 11).astype(np.float32)), c.pixels))
+        yield Content(ToyObjective(), ToyBatches(torch.from_numpy(rng.normal(0, 1, 11).astype(np.float32)), c.pixels))
 
 
 @pytest.fixture
@@ -112,7 +116,7 @@ def test_overfitting_lowers_the_loss_and_moves_little_else(toy: Toy) -> None:
     base = dict(toy.named_parameters())
     moved = {n: base[n] + update[n] * steps[n] for n in update}
     before, after = (
-        float(content.objective.outcome(toy, p, content.source.checks()[0], hard=True).error)
+        float(content.objective.outcome(toy, p, content.batches.checks()[0], hard=True).error)
         for p in (dict(base), moved)
     )
     assert after < 0.7 * before
@@ -121,7 +125,7 @@ def test_overfitting_lowers_the_loss_and_moves_little_else(toy: Toy) -> None:
 
 
 def test_nothing_to_gain_moves_nothing(toy: Toy) -> None:
-    still = Content(ToyObjective(), ToySource(torch.cat([toy.second.weight[ROW], torch.zeros(6)]), 1000))
+    still = Content(ToyObjective(), ToyBatches(torch.cat([toy.second.weight[ROW], torch.zeros(6)]), 1000))
     update, _ = overfitted(toy, still, QUICK, np.random.default_rng(0))
     assert not any(x.any() for x in update.values())
     found = learn_importance(toy, iter([still]), replace(QUICK, contents=1))
@@ -166,6 +170,23 @@ def test_scores_of_a_filter_come_from_pictures_or_its_training_pairs(tmp_path: P
     save_importance(found[0], tmp_path / "own-importance.safetensors")
     chosen = select(Strategy("learned-laplace", 50), network, folder=tmp_path)
     assert chosen.count == 50
+
+
+@pytest.mark.parametrize("name", ["msp", "lossless"])
+def test_every_family_has_contents(name: str, tiny_weights: Path, tmp_path: Path) -> None:
+    """Crops of what the family codes: 4:2:0 at a random rate level, or pictures without loss of both kinds."""
+    weights = tiny_weights if name == "msp" else tiny_lossless_weights(tmp_path)
+    family = load_family(name, weights, torch.device("cpu"))
+    picture = np.random.default_rng(1).integers(0, 256, (280, 300, 3), np.uint8)
+    found = list(islice(family_contents(family, [("0.png", picture)], QUICK), 8))
+    for content in found[:2]:
+        batch = content.batches.crops(np.random.default_rng(0), 2)
+        assert content.objective.outcome(family.network, {}, batch, hard=False).bits > 0
+        assert content.batches.pixels == QUICK.pixels
+    if name == "lossless":
+        assert {content.batches.checks()[0].rgb for content in found} == {True, False}
+    else:
+        assert len({content.objective.worth for content in found}) == len(found)
 
 
 def test_unknown_models_are_named(tmp_path: Any) -> None:

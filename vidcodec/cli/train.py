@@ -95,7 +95,7 @@ def add_parser(subparsers: Any) -> None:
         "--model",
         default="msp",
         metavar="NAME",
-        help="msp, lossless, filter-small or filter-base (default: %(default)s)",
+        help="a model as `encode` takes it, filter-small or filter-base (default: %(default)s)",
     )
     importance.add_argument(
         "--weights", type=Path, metavar="FILE", help="the model's weights from this file instead of the shipped ones"
@@ -204,6 +204,10 @@ def _train(args: argparse.Namespace, kind: type[RunConfig], train: Callable[...,
     config = kind.from_file(args.config or args.resume / "config.json")
     if args.resume:
         config = dataclasses.replace(config, out=str(args.resume))
+    elif Path(config.out, "state.pt").exists():
+        raise TrainingError(
+            f"{config.out} already holds a run: go on with --resume {config.out}, or give another 'out'"
+        )
     state = train(config, resume=args.resume is not None)
     print(f"trained: {state}")
     if args.export:

@@ -6,8 +6,17 @@ import math
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from vidcodec.codec.presets import ADAPT, DEFAULT_MODEL, LOSSLESS, PRESETS, QUANTIZERS, REFINE, UPDATE_PRIORS
+from vidcodec.codec.presets import (
+    ADAPT,
+    DEFAULT_LOSSLESS_MODEL,
+    DEFAULT_MODEL,
+    PRESETS,
+    QUANTIZERS,
+    REFINE,
+    UPDATE_PRIORS,
+)
 from vidcodec.errors import RateControlError, UnsupportedInputError
+from vidcodec.families import family_of
 from vidcodec.updates.strategy import Strategy
 from vidcodec.video import Sampling
 
@@ -19,11 +28,13 @@ class EncodeOptions:
     Give at most one of quality (0..100), target_psnr (dB, PSNR-YUV 6:1:1), target_bpp (bits
     per pixel of the sampled frames, everything included) and target_size (bytes).
     max_minutes bounds adaptation and refinement together. refine, quantizer, steps and refine_steps are the
-    preset's where None; refine_steps are per frame. lossless: keep every sample; leaves no choice of rate, model,
-    quantiser and refinement. update_parameters is one of `vidcodec.updates.strategy`; where None, low rank for large
-    streams (`vidcodec.codec.steps.paying_strategy`), else those of learned importance if the weights come with
-    scores, else all. work: a folder where finished steps are kept until the file is written, for a later run with these
-    options to go on from.
+    preset's where None; refine_steps are per frame. lossless: keep every sample; leaves no choice of rate, quantiser
+    and refinement, nor of a model that is not made for it. update_parameters is one of `vidcodec.updates.strategy`;
+    where None, low rank for large streams (`vidcodec.codec.steps.paying_strategy`), else those of learned importance if
+    the weights come with scores, else all. work: a folder where finished steps are kept until the file is written, for
+    a later run with these options to go on from.
+
+    Raises RateControlError, UnsupportedInputError, and ModelNotFoundError for a family that cannot be imported.
     """
 
     sampling: Sampling = field(default_factory=Sampling)
@@ -87,9 +98,10 @@ class EncodeOptions:
             )
 
     def _check_lossless(self) -> None:
+        made_for_it = self.model != DEFAULT_MODEL and family_of(self.model).lossless
         if not self.lossless:
-            if self.model == LOSSLESS:
-                raise UnsupportedInputError("the model of the lossless mode codes without loss only: set 'lossless'")
+            if made_for_it:
+                raise UnsupportedInputError(f"the model '{self.model}' codes without loss only: set 'lossless'")
             return
         chosen = {
             "quality": self.quality,
@@ -98,7 +110,7 @@ class EncodeOptions:
             "target_size": self.target_size,
             "refine": self.refine,
             "quantizer": self.quantizer,
-            "model": None if self.model in (DEFAULT_MODEL, LOSSLESS) else self.model,
+            "model": None if made_for_it or self.model == DEFAULT_MODEL else self.model,
             "adapt": self.adapt if self.adapt == "encoder" else None,
         }
         for option, value in chosen.items():
@@ -110,7 +122,7 @@ class EncodeOptions:
     @property
     def network(self) -> str:
         """The name of the model that codes."""
-        return LOSSLESS if self.lossless else self.model
+        return DEFAULT_LOSSLESS_MODEL if self.lossless and self.model == DEFAULT_MODEL else self.model
 
     @property
     def finetuning_steps(self) -> int:

@@ -30,5 +30,5 @@ QUANTIZERS = ("uniform", "rdoq", "trellis4", "trellis")
 # The last two leave something out, to show what it is worth.
 UPDATE_PRIORS = ("adaptive", "spike-slab", "no-rate", "no-quantisation")
 DEFAULT_MODEL = "msp"
-LOSSLESS = "lossless"
+DEFAULT_LOSSLESS_MODEL = "lossless"
 DEFAULT_QUALITY = 50.0

@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from vidcodec.errors import UnsupportedInputError
 from vidcodec.updates.coder import encode_update
 from vidcodec.updates.finetune import FinetuneConfig, Finetuned, Report, measured_cost
-from vidcodec.updates.objective import Objective, Source
+from vidcodec.updates.objective import Batches, Objective
 from vidcodec.updates.selection import Selection, Strategy
 from vidcodec.updates.update import MAX_STEP_EXPONENT, MAX_STEPS, TensorUpdate, Update
 
@@ -53,13 +53,13 @@ class SparseFinetuner:
         self,
         base: nn.Module,
         objective: Objective,
-        source: Source,
+        batches: Batches,
         config: FinetuneConfig,
         sparse: SparseConfig,
         selection: Selection,
     ) -> None:
         self.start = time.monotonic()
-        self.base, self.objective, self.source, self.c, self.sparse = base, objective, source, config, sparse
+        self.base, self.objective, self.batches, self.c, self.sparse = base, objective, batches, config, sparse
         self.selection = selection
         self.network = copy.deepcopy(base).requires_grad_(False)
         self.weights = {n: p for n, p in self.network.named_parameters() if n in selection.masks}
@@ -80,7 +80,7 @@ class SparseFinetuner:
         return best
 
     def _measure(self, network: nn.Module, payload: bytes) -> dict[str, Any]:
-        return measured_cost(network, {}, self.objective, self.source, payload)
+        return measured_cost(network, {}, self.objective, self.batches, payload)
 
     def _learn(self, report: Report, shown: dict[str, Any]) -> tuple[dict[str, Tensor], int]:
         """The update as real numbers, and the steps taken."""
@@ -90,11 +90,11 @@ class SparseFinetuner:
         share, step = 0.0, 0
         while share < 1.0:
             moved = {n: self.weights[n] + d for n, d in moves.items()}
-            out = self.objective.outcome(self.network, moved, self.source.crops(rng, c.batch), hard=False)
+            out = self.objective.outcome(self.network, moved, self.batches.crops(rng, c.batch), hard=False)
             w = torch.cat([d.flatten() for d in moves.values()])
             one, two = w.abs().sum() + 1e-8, w.norm() + 1e-8
             sparsity = self.sparse.alpha * (one / two + self.sparse.gamma * two * two / one)
-            (out.bits / out.pixels + self.objective.worth * out.error + sparsity / self.source.pixels).backward()
+            (out.bits / out.pixels + self.objective.worth * out.error + sparsity / self.batches.pixels).backward()
             for group in adam.param_groups:
                 group["lr"] = self.sparse.lr * 0.5 * (1 + math.cos(math.pi * share))
             adam.step()

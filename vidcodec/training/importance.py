@@ -37,35 +37,36 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import cv2
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from vidcodec.denormals import flushed_denormals
-from vidcodec.errors import ModelError
-from vidcodec.families.lossless.checkpoint import load_lossless
-from vidcodec.families.lossless.objective import LosslessObjective
-from vidcodec.families.lossless.planes import PlaneBatch
-from vidcodec.families.msp.checkpoint import load_model
-from vidcodec.families.msp.network import Msp
-from vidcodec.families.msp.objective import MspObjective
+from vidcodec.families import load_family
+from vidcodec.families.family import Family
 from vidcodec.postfilter.checkpoint import load_filter
+from vidcodec.postfilter.network import PROFILES
 from vidcodec.postfilter.objective import Batch, FilterObjective
-from vidcodec.training.data import Planes, load_pictures, planes_to_tensor
+from vidcodec.rate import RateLevel
+from vidcodec.training.data import bgr_to_planes
 from vidcodec.training.filter_data import Pairs, prepare_pairs, to_tensor
-from vidcodec.training.lossless import load_photographs, rgb_batch, yuv_batch
+from vidcodec.training.lossless import Pictures, load_photographs, to_420
 from vidcodec.updates.curvature import step_exponents
 from vidcodec.updates.finetune import FinetuneConfig
 from vidcodec.updates.importance import LEAST, UNIT, Importance, factor_shapes, fingerprint
-from vidcodec.updates.objective import Objective, Source
+from vidcodec.updates.objective import Batches, Objective
 from vidcodec.updates.optim import GRID_CURVATURE
 from vidcodec.updates.selection import everything
+from vidcodec.video import Frame, VideoFormat
 
 LN2 = math.log(2)
 Report = Callable[[float, dict[str, Any]], None]
 # Bits of a zero that is sent: why an entry that never moves is not selected.
 ZERO_BITS = 0.005
 MOST_STEPS = 8.0  # that Newton's step may take a weight
+RGB_SHARE = 0.4  # of the pictures of a lossless family; the others are 4:2:0
+FILTERS = {f"filter-{profile}": profile for profile in PROFILES}
 
 
 @dataclass(frozen=True)
@@ -102,7 +103,7 @@ class Content(NamedTuple):
     """Something to overfit to."""
 
     objective: Objective
-    source: Source
+    batches: Batches
 
 
 # ------------------------------------------------------------------- distribution models
@@ -169,7 +170,7 @@ class Learner:
         share: float,
     ) -> float:
         """One step of all scores and scales on one content's update x, in grid `steps`; returns the loss over p."""
-        c, pixels = self.c, content.source.pixels
+        c, pixels = self.c, content.batches.pixels
         masks = {n: torch.sigmoid((self.scores(n) - math.log2(price)) / c.temperature) for n in update}
         moved = {n: base[n] + masks[n] * (update[n] * steps[n]) for n in update}
         out = content.objective.outcome(network, moved, batch, hard=False)
@@ -217,20 +218,20 @@ def overfitted(
     base: dict[str, Tensor] = {n: p for n, p in network.named_parameters() if n in chosen.masks}
     settings = FinetuneConfig(batch=c.batch, seed=int(rng.integers(1 << 31)))
     steps = {
-        n: 2.0**-k for n, k in step_exponents(network, content.objective, content.source, settings, chosen).items()
+        n: 2.0**-k for n, k in step_exponents(network, content.objective, content.batches, settings, chosen).items()
     }
-    held = content.source.crops(rng, c.batch)
+    held = content.batches.crops(rng, c.batch)
 
     def loss(x: dict[str, Tensor], batch: Any) -> Tensor:
         moved = {n: base[n] + x[n] * steps[n] for n in x}
         out = content.objective.outcome(network, moved, batch, hard=False)
-        return content.source.pixels * (out.bits / out.pixels + content.objective.worth * out.error)
+        return content.batches.pixels * (out.bits / out.pixels + content.objective.worth * out.error)
 
     update, reach = {n: torch.zeros_like(p) for n, p in base.items()}, c.reach
     for _ in range(c.rounds):
         leaves = {n: x.requires_grad_(True) for n, x in update.items()}
         for _ in range(c.gradients):
-            loss(leaves, content.source.crops(rng, c.batch)).backward()  # type: ignore[no-untyped-call]
+            loss(leaves, content.batches.crops(rng, c.batch)).backward()  # type: ignore[no-untyped-call]
         with torch.no_grad():
             ahead = {
                 n: priced_step(torch.zeros_like(x) if x.grad is None else x.grad / c.gradients, c.price)
@@ -264,7 +265,7 @@ def learn_importance(
         update, steps = overfitted(network, content, c, rng)
         figures: dict[str, Any] = {}
         for _ in range(c.score_steps):
-            price, batch = 2.0 ** rng.uniform(*c.prices), content.source.crops(rng, c.batch)
+            price, batch = 2.0 ** rng.uniform(*c.prices), content.batches.crops(rng, c.batch)
             for name, learner in learners.items():
                 share = k / c.contents
                 figures[name] = learner.step(network, content, base, update, steps, price, batch, share)
@@ -276,82 +277,41 @@ def learn_importance(
 # ------------------------------------------------------------------------------ contents
 
 
-class Crops:
-    """Random parts of one picture, at one scale: a stand-in for the frames of a video."""
+def random_crops(rng: np.random.Generator, bgr: np.ndarray, count: int, side: int, most: float) -> list[np.ndarray]:
+    """`count` squares of a picture shrunk by a random factor, `most` at most, as video shows whole scenes.
 
-    def __init__(self, planes: list[Tensor], pixels: int) -> None:
-        self.planes, self.pixels = planes, pixels
-
-    def crops(self, rng: np.random.Generator, count: int) -> Tensor:
-        picked = rng.choice(len(self.planes), count, replace=count > len(self.planes))
-        return torch.stack([self.planes[i] for i in picked]).contiguous(memory_format=torch.channels_last)
-
-    def checks(self) -> list[Tensor]:
-        return [p[None] for p in self.planes]
-
-
-def picture_crops(rng: np.random.Generator, picture: Planes, count: int, side: int) -> list[Tensor]:
-    """`count` crops (6, side / 2, side / 2) of a picture shrunk by a random factor, as video shows whole scenes."""
-    import cv2
-
-    height, width = picture.y.shape
-    scale = max(math.exp(rng.uniform(math.log(min(1.0, side / min(height, width))), 0.0)), side / min(height, width))
-    h, w = (max(side, round(n * scale / 2) * 2) for n in (height, width))
-    y = cv2.resize(picture.y, (w, h), interpolation=cv2.INTER_AREA)
-    uv = np.stack([cv2.resize(p, (w // 2, h // 2), interpolation=cv2.INTER_AREA) for p in picture.uv])
-    out = []
-    for _ in range(count):
-        top, left = (int(rng.integers(0, (n - side) // 2 + 1)) * 2 for n in (h, w))
-        part = uv[:, top // 2 : (top + side) // 2, left // 2 : (left + side) // 2]
-        out.append(planes_to_tensor(y[top : top + side, left : left + side], part))
-    return out
+    Float32 BGR (side, side, 3) each, at even places.
+    """
+    least = side / min(bgr.shape[:2])
+    scale = max(least, math.exp(rng.uniform(math.log(min(least, most)), math.log(most))))
+    h, w = (max(side, round(n * scale)) for n in bgr.shape[:2])
+    small = cv2.resize(bgr.astype(np.float32), (w, h), interpolation=cv2.INTER_AREA)
+    places = [[2 * int(rng.integers(0, (n - side) // 2 + 1)) for n in (h, w)] for _ in range(count)]
+    return [small[top : top + side, left : left + side] for top, left in places]
 
 
-def codec_contents(
-    network: Msp, pictures: list[tuple[str, Planes]], c: ImportanceConfig, *, crops: int = 6, side: int = 256
-) -> Iterator[Content]:
+def frames_of(rng: np.random.Generator, parts: list[np.ndarray], *, lossless: bool) -> tuple[list[Frame], bool]:
+    """Squares of a picture as the frames of a video, and whether they are RGB: what is kept without loss may be."""
+    if lossless and rng.random() >= RGB_SHARE:
+        planes = [to_420(rng, x, 8) for x in parts]
+        return [Frame(y.astype(np.uint8), uv.astype(np.uint8), k) for k, (y, uv) in enumerate(planes)], False
+    pictures = [np.rint(x).clip(0, 255).astype(np.uint8) for x in parts]
+    if lossless:
+        return [Frame(p[..., 1], np.stack([p[..., 0], p[..., 2]]), k) for k, p in enumerate(pictures)], True
+    return [Frame(*bgr_to_planes(p), k) for k, p in enumerate(pictures)], False
+
+
+def family_contents(family: Family, pictures: Pictures, c: ImportanceConfig) -> Iterator[Content]:
     """Endless: pictures in random order, each at a random rate level."""
+    count, side, most = (8, 128, 0.6) if family.lossless else (6, 256, 1.0)
     rng = np.random.default_rng([c.seed, 1])
     while True:
         for i in rng.permutation(len(pictures)):
-            level = torch.tensor([rng.uniform(0.05, 0.95) * (network.config.levels - 1)], dtype=torch.float32)
-            yield Content(
-                MspObjective(network, level), Crops(picture_crops(rng, pictures[i][1], crops, side), c.pixels)
-            )
-
-
-class PlaneCrops:
-    """Crops of one picture as the lossless mode takes them."""
-
-    def __init__(self, planes: PlaneBatch, pixels: int) -> None:
-        self.planes, self.pixels = planes, pixels
-
-    def crops(self, rng: np.random.Generator, count: int) -> PlaneBatch:
-        picked = rng.choice(len(self.planes.y), count, replace=count > len(self.planes.y))
-        return self.planes._replace(y=self.planes.y[picked], uv=self.planes.uv[picked])
-
-    def checks(self) -> list[PlaneBatch]:
-        return [self.planes]
-
-
-def lossless_contents(
-    pictures: list[tuple[str, np.ndarray]], c: ImportanceConfig, *, crops: int = 8, side: int = 128
-) -> Iterator[Content]:
-    """Endless: pictures in random order, as RGB or 4:2:0."""
-    import cv2
-
-    rng = np.random.default_rng([c.seed, 1])
-    while True:
-        for i in rng.permutation(len(pictures)):
-            bgr = pictures[i][1]
-            least = side / min(bgr.shape[:2])
-            scale = max(least, math.exp(rng.uniform(math.log(min(least, 0.5)), math.log(0.6))))
-            h, w = (max(side, round(n * scale)) for n in bgr.shape[:2])
-            small = cv2.resize(bgr.astype(np.float32), (w, h), interpolation=cv2.INTER_AREA)
-            places = [(int(rng.integers(0, h - side + 1)), int(rng.integers(0, w - side + 1))) for _ in range(crops)]
-            parts = [small[top : top + side, left : left + side] for top, left in places]
-            batch = rgb_batch(parts) if rng.random() < 0.4 else yuv_batch(rng, parts, 8)
-            yield Content(LosslessObjective(), PlaneCrops(batch, c.pixels))
+            parts = random_crops(rng, pictures[i][1], count, side, most)
+            frames, rgb = frames_of(rng, parts, lossless=family.lossless)
+            video = VideoFormat(side, side, rgb=rgb)
+            level = RateLevel.of(rng.uniform(0.05, 0.95) * family.top.real)
+            yield Content(family.objective(level, video), family.crops(frames, video, pixels=c.pixels, size=side))
 
 
 class PairCrops:
@@ -392,23 +352,18 @@ def filter_contents(pairs: Pairs, c: ImportanceConfig, *, side: int = 128) -> It
 def importance_of(
     model: str, data: Path, c: ImportanceConfig, weights: Path | None = None, report: Report | None = None
 ) -> Importance:
-    """Scores of the codec ('msp', 'lossless') or a filter ('filter-small', 'filter-base') from a folder of pictures.
+    """Scores of a model of any family or of a filter ('filter-small', 'filter-base') from a folder of pictures.
 
     A filter's clips are made from the pictures, and coded; `data` may be a folder of its training pairs instead. Raises
-    ModelError for an unknown model, ModelNotFoundError without weights, TrainingError without pictures.
+    ModelNotFoundError for an unknown model or without weights, TrainingError without pictures.
     """
-    if model == "msp":
-        codec, _ = load_model(model, weights)
-        codec = codec.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        pictures = load_pictures(data, limit=4 * c.contents)
-        return learn_importance(codec, codec_contents(codec, pictures, c), c, report)
-    if model == "lossless":
-        return learn_importance(load_lossless(weights)[0], lossless_contents(load_photographs(data), c), c, report)
-    if model.startswith("filter-"):
-        network, _ = load_filter(model.removeprefix("filter-"), weights)
-        with tempfile.TemporaryDirectory(prefix="vidcodec-") as folder:
-            made = data if (data / "index.jsonl").is_file() else Path(folder)
-            if made != data:
-                prepare_pairs(data, made, max(2, c.contents), seed=c.seed)
-            return learn_importance(network, filter_contents(Pairs(made), c), c, report)
-    raise ModelError(f"no importance can be learned for '{model}'; give msp, lossless, filter-small or filter-base")
+    if model not in FILTERS:
+        family = load_family(model, weights, torch.device("cpu"))
+        pictures = load_photographs(data, limit=4 * c.contents)
+        return learn_importance(family.network, family_contents(family, pictures, c), c, report)
+    network, _ = load_filter(FILTERS[model], weights)
+    with tempfile.TemporaryDirectory(prefix="vidcodec-") as folder:
+        made = data if (data / "index.jsonl").is_file() else Path(folder)
+        if made != data:
+            prepare_pairs(data, made, max(2, c.contents), seed=c.seed)
+        return learn_importance(network, filter_contents(Pairs(made), c), c, report)

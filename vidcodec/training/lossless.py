@@ -73,9 +73,9 @@ class LosslessTrainConfig(RunConfig):
 # -------------------------------------------------------------------------------- data
 
 
-def load_photographs(folder: Path, *, progress: bool = True) -> Pictures:
+def load_photographs(folder: Path, *, limit: int | None = None, progress: bool = True) -> Pictures:
     """Every picture under `folder`, 8-bit BGR, in name order; raises TrainingError when nothing could be read."""
-    return read_pictures(folder, lambda bgr: bgr, progress=progress)
+    return read_pictures(folder, lambda bgr: bgr, limit=limit, progress=progress)
 
 
 def crop_of(rng: np.random.Generator, bgr: np.ndarray, size: int) -> np.ndarray:

@@ -241,7 +241,7 @@ class Run(Generic[Network]):
         self.state_path = self.folder / "state.pt"
         resume = resume and self.state_path.exists()
         if self.state_path.exists() and not resume:
-            raise TrainingError(f"{c.out} already holds a run; give --resume {c.out} to continue it, or another 'out'")
+            raise TrainingError(f"{c.out} already holds a run: resume it, or give another 'out'")
         if device == "cuda" and not torch.cuda.is_available():
             raise TrainingError("no CUDA device here; use device cpu")
         self.workers = Workers(device)

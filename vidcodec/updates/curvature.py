@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from vidcodec.updates.objective import Objective, Source
+from vidcodec.updates.objective import Batches, Objective
 from vidcodec.updates.selection import Selection
 from vidcodec.updates.update import MAX_STEP_EXPONENT, is_matrix
 
@@ -72,7 +72,7 @@ class Probing(Protocol):
 
 
 def step_exponents(
-    network: nn.Module, objective: Objective, source: Source, c: Probing, selection: Selection
+    network: nn.Module, objective: Objective, batches: Batches, c: Probing, selection: Selection
 ) -> dict[str, int]:
     """Grid exponents from the curvature of the loss.
 
@@ -85,12 +85,12 @@ def step_exponents(
     parameters = dict(network.named_parameters())
     masks = {n: torch.from_numpy(m).to(parameters[n].device) for n, m in selection.partial.items()}
     curvature = mean_curvature(
-        network, objective, list(selection.masks), lambda: source.crops(rng, c.batch), masks=masks, seed=c.seed
+        network, objective, list(selection.masks), lambda: batches.crops(rng, c.batch), masks=masks, seed=c.seed
     )
     exponents = {}
     for name, mask in selection.masks.items():
         columns = mask.size // mask.shape[0] if selection.rank and is_matrix(name, mask.shape) else 1
-        h = max(curvature[name] * source.pixels * columns, 1e-12)
+        h = max(curvature[name] * batches.pixels * columns, 1e-12)
         # The quadratic view ends where a step is large against the weights themselves.
         spread = float(parameters[name].square().mean().sqrt()) or 0.1
         k = max(0.5 * math.log2(h * math.log(2) / 12), -math.log2(c.coarsest * min(spread, 1.0)))
@@ -99,14 +99,14 @@ def step_exponents(
 
 
 def loss_gradients(
-    network: nn.Module, objective: Objective, source: Source, c: Probing, selection: Selection
+    network: nn.Module, objective: Objective, batches: Batches, c: Probing, selection: Selection
 ) -> dict[str, Tensor]:
     """Of R + worth * E by the selected parameters, at the network's weights and summed over a few batches."""
     rng = np.random.default_rng([c.seed, 2])
     parameters = {n: p.detach().requires_grad_(True) for n, p in network.named_parameters() if n in selection.masks}
     total = {n: torch.zeros_like(p) for n, p in parameters.items()}
     for _ in range(4):
-        out = objective.outcome(network, parameters, source.crops(rng, c.batch), hard=False)
+        out = objective.outcome(network, parameters, batches.crops(rng, c.batch), hard=False)
         loss = out.bits / out.pixels + objective.worth * out.error
         grads = torch.autograd.grad(loss, list(parameters.values()), allow_unused=True)
         for n, g in zip(parameters, grads, strict=True):
@@ -116,7 +116,7 @@ def loss_gradients(
 
 
 def weight_probes(
-    network: nn.Module, weights: dict[str, Tensor], objective: Objective, source: Source, c: Probing, count: int = 4
+    network: nn.Module, weights: dict[str, Tensor], objective: Objective, batches: Batches, c: Probing, count: int = 4
 ) -> list[dict[str, Tensor]]:
     """Gradients by the named weights, at these values, of random probes (`Objective.probe`)."""
     rng = np.random.default_rng([c.seed, 3])
@@ -129,7 +129,7 @@ def weight_probes(
             p.data.copy_(weights[n])
             p.requires_grad_(True)
         for _ in range(count):
-            probe = objective.probe(network, source.crops(rng, c.batch), generator)
+            probe = objective.probe(network, batches.crops(rng, c.batch), generator)
             grads = torch.autograd.grad(probe, list(parameters.values()), allow_unused=True)
             out.append({n: g for n, g in zip(parameters, grads, strict=True) if g is not None})
     finally:

@@ -36,7 +36,7 @@ from vidcodec.checkpoint import sent_parameters
 from vidcodec.updates.curvature import loss_gradients, step_exponents, weight_probes
 from vidcodec.updates.factors import FactorGrid
 from vidcodec.updates.grid import UpdateGrid, uncharged_right
-from vidcodec.updates.objective import Objective, Source
+from vidcodec.updates.objective import Batches, Objective
 from vidcodec.updates.optim import AdamSteps, FactorSteps, SparseMomentum, UpdateOptimiser, is_vector
 from vidcodec.updates.prior import UpdatePrior
 from vidcodec.updates.selection import Selection, everything
@@ -107,21 +107,21 @@ Report = Callable[[float, dict[str, Any]], None]
 
 @torch.no_grad()
 def measured_cost(
-    network: nn.Module, parameters: dict[str, Tensor], objective: Objective, source: Source, payload: bytes
+    network: nn.Module, parameters: dict[str, Tensor], objective: Objective, batches: Batches, payload: bytes
 ) -> dict[str, float]:
-    """The R-D-M cost over a source's checks: symbols as the objective decides them, the update's real bytes.
+    """The R-D-M cost over the checks of batches: symbols as the objective decides them, the update's real bytes.
 
     parameters: of the network, replaced. With rates of symbols under tables at real-valued indices, which the coder
     rounds. Bits per pixel, but for the error and `update_bits`.
     """
     rates, errors, pixels = 0.0, 0.0, 0
-    for batch in source.checks():
+    for batch in batches.checks():
         out = objective.outcome(network, parameters, batch, hard=True)
         rates += float(out.bits)
         errors += out.pixels * float(out.error)
         pixels += out.pixels
     bpp, mse, update_bits = rates / pixels, errors / pixels, 8.0 * len(payload)
-    cost = bpp + objective.worth * mse + update_bits / source.pixels
+    cost = bpp + objective.worth * mse + update_bits / batches.pixels
     return {"bpp": bpp, "mse": mse, "update_bits": update_bits, "cost": cost}
 
 
@@ -163,13 +163,13 @@ class Finetuner:
         self,
         base: nn.Module,
         objective: Objective,
-        source: Source,
+        batches: Batches,
         prior: UpdatePrior,
         config: FinetuneConfig,
         selection: Selection | None = None,
     ) -> None:
         self.start = time.monotonic()
-        self.c, self.objective, self.source, self.prior = config, objective, source, prior
+        self.c, self.objective, self.batches, self.prior = config, objective, batches, prior
         self.model: nn.Module = copy.deepcopy(base).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.model.requires_grad_(False)
         self.device = next(base.parameters()).device
@@ -193,11 +193,11 @@ class Finetuner:
         """Where the update moves: steps from curvature or the prior's own; real factors for an update of low rank."""
         c, fixed = self.c, self.prior.fixed_exponent
         if chosen.rank:
-            return FactorGrid(base, chosen, loss_gradients(self.model, self.objective, self.source, c, chosen))
+            return FactorGrid(base, chosen, loss_gradients(self.model, self.objective, self.batches, c, chosen))
         exponents = (
             dict.fromkeys(base, fixed)
             if fixed is not None
-            else step_exponents(self.model, self.objective, self.source, c, chosen)
+            else step_exponents(self.model, self.objective, self.batches, c, chosen)
         )
         return UpdateGrid(base, chosen, exponents, dither=c.dither, rounded=c.quantise, seed=c.seed)
 
@@ -215,7 +215,7 @@ class Finetuner:
         if self.prior.slope is None:
             return AdamSteps(self.u, c.adam_lr)
         slope = uncharged_right(self.prior.slope)
-        return SparseMomentum(self.u, c.vector_lr, c.matrix_lr, c.damping, slope, 1.0 / self.source.pixels)
+        return SparseMomentum(self.u, c.vector_lr, c.matrix_lr, c.damping, slope, 1.0 / self.batches.pixels)
 
     # ------------------------------------------------------------------ the loss
 
@@ -225,7 +225,7 @@ class Finetuner:
         rate = out.bits / out.pixels
         loss = rate + self.objective.worth * out.error
         if (model_bits := self._charge()) is not None:
-            loss = loss + model_bits / self.source.pixels
+            loss = loss + model_bits / self.batches.pixels
         return loss, {"bpp": rate.item(), "mse": out.error.item(), "loss": loss.item()}
 
     def _charge(self) -> Tensor | None:
@@ -246,7 +246,7 @@ class Finetuner:
             return dict.fromkeys(("bpp", "mse", "update_bits", "cost"), math.inf)
         payload = self.prior.encode(self.grid.update(), self.model)
         parameters = self.factors.sent() if self.factors else self.grid.parameters()
-        return measured_cost(self.model, parameters, self.objective, self.source, payload)
+        return measured_cost(self.model, parameters, self.objective, self.batches, payload)
 
     # ------------------------------------------------------------------ the loop
 
@@ -274,7 +274,7 @@ class Finetuner:
             report(1.0, best)
         while share < 1.0:
             phase = self._enter_phase(share)
-            batch = self.source.crops(rng, c.batch)
+            batch = self.batches.crops(rng, c.batch)
             torch.manual_seed(c.seed * 7919 + step)
             parts = self._step(phase, batch, trust * min(1.0, (step + 1) / 10) * 0.5 * (1 + math.cos(math.pi * share)))
             if math.isfinite(parts["loss"]):
@@ -342,10 +342,10 @@ class Finetuner:
     @torch.no_grad()
     def settle(self, grid: FactorGrid) -> None:
         """Choose the grids of factors by curvature, then all finer or coarser by true cost; shut what is dear."""
-        pixels = self.source.pixels
+        pixels = self.batches.pixels
         with torch.enable_grad():
             weights = {n: w.detach() for n, w in grid.parameters().items()}
-            probes = weight_probes(self.model, weights, self.objective, self.source, self.c)
+            probes = weight_probes(self.model, weights, self.objective, self.batches, self.c)
         steps = grid.curvature_exponents(probes, pixels, 2.0)
         del probes, weights
         if self.prior.charges:

@@ -6,7 +6,7 @@ Finetuning (`vidcodec.updates.finetune`) and importance learning (`vidcodec.trai
 
 R: bits of the symbols, E: error, `worth`: bits per pixel that an error of 1 is worth, M: bits of the model update, N:
 pixels of the video. A lossy codec has R and E, a filter behind a codec E alone, a lossless codec R alone. Batches are
-the source's affair and the objective's: nothing in between looks inside them.
+their own affair and the objective's: nothing in between looks inside them.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 
 
-class Source(Protocol):
+class Batches(Protocol):
     """Where finetuning gets its batches."""
 
     pixels: int  # of the whole video, all frames together
@@ -29,8 +29,8 @@ class Source(Protocol):
     def checks(self) -> list[Any]: ...  # fixed batches for measuring
 
 
-class Crops(Source, Protocol):
-    """A source that says what suits it."""
+class Crops(Batches, Protocol):
+    """Batches that say how large they should be."""
 
     batch: int  # crops of one step
 
