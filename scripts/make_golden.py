@@ -22,6 +22,8 @@ from vidcodec.families.lossless.network import Lossless, LosslessConfig
 from vidcodec.families.msp import quantising
 from vidcodec.families.msp.checkpoint import save_model
 from vidcodec.families.msp.network import Msp, MspConfig
+from vidcodec.families.pocket.checkpoint import save_pocket
+from vidcodec.families.pocket.network import Pocket, PocketConfig
 from vidcodec.video import open_writer
 
 GOLDEN = Path(__file__).resolve().parent.parent / "tests" / "data" / "golden"
@@ -55,6 +57,10 @@ def tiny_lossless() -> Lossless:
     return Lossless(LosslessConfig(luma=(10,), chroma=(8,), mixtures=2, scales=3, tiers=2))
 
 
+def tiny_pocket() -> Pocket:
+    return Pocket(PocketConfig(grids=5, own=8, coarse=4, context=8, hidden=16))
+
+
 # Name: what its stream shows.
 CASES: dict[str, dict[str, Any]] = {
     "clip": {"quantizer": "uniform", "quality": 60},
@@ -67,12 +73,15 @@ CASES: dict[str, dict[str, Any]] = {
         "steps": 80,
     },
     "lossless": {"lossless": True, "update_parameters": "last-layer"},
+    "pocket": {"model": "pocket", "quality": 60, "steps": 100},
 }
+# Networks of the other families.
+WEIGHTS = {"lossless": "tiny_lossless", "pocket": "tiny_pocket"}
 
 
 def make(name: str, clip: Path, weights: Path) -> None:
     """One stream and what it must decode to."""
-    case = CASES[name] if "lossless" in CASES[name] else {"refine": "none", **CASES[name]}
+    case = CASES[name] if WEIGHTS.get(name) else {"refine": "none", **CASES[name]}
     options = EncodeOptions(sampling=Sampling(fps=None), weights=weights, **{"steps": 30, **case})
     result = encode_video(clip, GOLDEN / f"{name}.vdc", options)
     with VideoDecoder(GOLDEN / f"{name}.vdc", weights=weights, device="cpu") as decoder:
@@ -93,11 +102,12 @@ def main() -> None:
     torch.set_num_threads(1)
     quantising.KINDS["trellis"] = ("trellis8",)  # not RDOQ where that costs less
     GOLDEN.mkdir(parents=True, exist_ok=True)
-    weights, lossless = GOLDEN / "tiny.safetensors", GOLDEN / "tiny_lossless.safetensors"
-    if not weights.exists():
+    if not (weights := GOLDEN / "tiny.safetensors").exists():
         save_model(tiny_network(), weights)
-    if not lossless.exists():
-        save_lossless(tiny_lossless(), lossless)
+    if not (weights := GOLDEN / "tiny_lossless.safetensors").exists():
+        save_lossless(tiny_lossless(), weights)
+    if not (weights := GOLDEN / "tiny_pocket.safetensors").exists():
+        save_pocket(tiny_pocket(), weights)
     rng = np.random.default_rng(20)
     video = VideoFormat(50, 34, frame_rate=None)
     clip = GOLDEN / "source.mkv"
@@ -108,7 +118,7 @@ def main() -> None:
             uv = rng.integers(100, 150, (2, 17, 25)).astype(np.uint8)
             writer.write(Frame(np.clip(y, 0, 255).astype(np.uint8), uv, 500 * i))
     for name in names:
-        make(name, clip, lossless if "lossless" in CASES[name] else weights)
+        make(name, clip, GOLDEN / f"{WEIGHTS.get(name, 'tiny')}.safetensors")
     clip.unlink()
 
 

@@ -1,83 +1,77 @@
-"""Fit the family `pocket` to frames of a clip and print what its bytes cost and what they decode to.
+"""The family `pocket` against other codecs: one small network per video, fitted together with all of its symbols.
 
-    python scripts/measure_pocket.py CLIP --frames 0,60 --rounds 500 --trade-off 5e-4 [--pooled] [--no-base]
+    python scripts/measure_pocket.py CLIP... --anchors rivals_2fps.json --rounds 500,1500 --qualities 35,50,65,80
 
-Every line is measured on real bytes, decoded again, planes rounded to 8 bits. Bits per pixel count luma samples.
+Whole files, the network's update included. --rounds: visits of the fit to every frame; 1500 is what the preset `slow`
+makes. --shared: besides, how the cost of a frame falls with the number of frames that pay for the network.
 """
 
 from __future__ import annotations
 
-import argparse
-import time
 from pathlib import Path
+from typing import Any
 
-import av
-import numpy as np
+from vidcodec.evaluation import bdrate
+from vidcodec.evaluation.measurement import Measurement, numbers, parser, spec
+from vidcodec.evaluation.tables import cost_of, markdown, mean_of, point_rows, show
 
-from vidcodec.families.pocket.codec import FrameDecoder, base_weights, finish, on_grid
-from vidcodec.families.pocket.fit import POOLED, Fit, FitOptions
-from vidcodec.families.pocket.network import PocketConfig, flatten, initial
-from vidcodec.families.pocket.update import decode_update
+RIVALS = ("x265-intra", "vvenc-intra", "svtav1-intra")
 
 
-def load(path: Path, indices: list[int]) -> list[np.ndarray]:
-    """Planes (6, h, w) of frames with even sizes, 8-bit 4:2:0, in [-0.5, 0.5]."""
-    out = []
-    with av.open(str(path)) as container:
-        for i, frame in enumerate(container.decode(video=0)):
-            if i in indices:
-                a = frame.reformat(format="yuv420p").to_ndarray()
-                h, w = frame.height // 2, frame.width // 2
-                y, u, v = a[: 2 * h], a[2 * h :].reshape(2, h, w)[0], a[2 * h :].reshape(2, h, w)[1]
-                phases = [y[j::2, k::2] for j in (0, 1) for k in (0, 1)]
-                out.append(np.stack([*phases, u, v]).astype(np.float32) / 255 - np.float32(0.5))
-            if i >= max(indices):
-                break
-    return out
+def whole_numbers(text: str) -> list[int]:
+    """'1,2,5' as integers."""
+    return [int(part) for part in text.split(",")]
+
+
+def shared_part(m: Measurement, rounds: int) -> tuple[dict[str, Any], str]:
+    """True cost of files of the first frames, by how many they are."""
+    found: dict[str, Any] = {}
+    rows = []
+    for clip in m.args.clips:
+        for count in m.args.shared:
+            codecs = [spec("vidcodec", [m.args.shared_quality], name="pocket", model="pocket", steps=rounds)]
+            [p] = m.evaluate([clip], codecs, f"{clip.stem}, {count} frames", frames=count).points
+            share = 100 * p.details["update_bytes"] / p.bytes
+            cost = cost_of(p)
+            found.setdefault(clip.stem, {})[count] = {"cost": cost, "bpp": p.bpp, "update_share": share}
+            quality = show(p.quality["psnr_yuv"], 2)
+            rows.append([clip.stem, str(count), show(cost, 4), show(p.bpp, 4), quality, show(share, 1)])
+    head = ["clip", "frames", "true R-D-M cost, bpp", "bpp", "PSNR-YUV", "the network's share of the file, %"]
+    return found, f"Frames that share one network, {rounds} visits to each:\n\n{markdown(head, rows)}"
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("clip", type=Path)
-    parser.add_argument("--frames", default="0")
-    parser.add_argument("--rounds", type=int, default=500)
-    parser.add_argument("--trade-off", type=float, default=5e-4)
-    parser.add_argument("--pooled", action="store_true", help="all samples alike, as Cool-Chic's figures are")
-    parser.add_argument("--no-base", action="store_true")
-    parser.add_argument("--points", type=int, default=2, help="how often to look on the way")
-    args = parser.parse_args()
-    targets = load(args.clip, [int(i) for i in args.frames.split(",")])
-    config = PocketConfig()
-    base = on_grid(flatten(config, initial(config, args.trade_off))) if args.no_base else base_weights(args.trade_off)
-    options = FitOptions(args.trade_off, POOLED if args.pooled else None, args.rounds)
-    fit = Fit(targets, options, config, base)
-    start, cpu = time.monotonic(), time.process_time()
-
-    def look(fit: Fit) -> None:
-        if fit.visits % max(1, fit.total // args.points) and fit.visits != fit.total:
-            return
-        spent, used = time.monotonic() - start, time.process_time() - cpu
-        coded = finish(fit)
-        theta = decode_update(config, base, coded.network)
-        decoder = FrameDecoder(config, theta, *targets[0].shape[1:])
-        errors = np.zeros(3)
-        for i, payload in enumerate(coded.frames):
-            grids = decoder.symbols(payload)
-            assert all(np.array_equal(a, b) for a, b in zip(grids, fit.grids(i), strict=True))
-            error = np.square(np.rint((decoder.planes(grids) - targets[i]) * 255)).mean((1, 2))
-            errors += np.array([error[:4].mean(), error[4], error[5]]) / len(targets)
-        psnr = 10 * np.log10(255**2 / errors)
-        pixels = fit.samples * len(targets)
-        symbols = 8 * sum(len(f) for f in coded.frames)
-        print(
-            f"{args.clip.stem} {args.frames} visits {fit.visits} wall {spent:.0f} s cpu {used:.1f} s | "
-            f"symbols {symbols / pixels:.4f} network {len(coded.network)} B = {8 * len(coded.network) / pixels:.4f} "
-            f"total {coded.bits / pixels:.4f} bpp | pooled {10 * np.log10(255**2 / (errors @ POOLED)):.3f} "
-            f"yuv {psnr @ (0.75, 0.125, 0.125):.3f} Y {psnr[0]:.2f} U {psnr[1]:.2f} V {psnr[2]:.2f} dB",
-            flush=True,
-        )
-
-    fit.run(report=look)
+    p = parser(__doc__, "pocket", frames=None)
+    p.add_argument("clips", type=Path, nargs="+", metavar="CLIP", help="named as in the anchors")
+    p.add_argument("--qualities", type=numbers, default=[35, 50, 65, 80], metavar="Q,Q")
+    p.add_argument("--rounds", type=whole_numbers, default=[500], metavar="N,N")
+    p.add_argument("--anchors", type=Path, metavar="JSON", help="measured points of other codecs on the clips")
+    p.add_argument("--shared", type=whole_numbers, default=[], metavar="N,N", help="numbers of frames")
+    p.add_argument("--shared-quality", type=float, default=50.0, metavar="Q")
+    args = p.parse_args()
+    m = Measurement(args, __doc__)
+    ways = {f"pocket {n}": n for n in args.rounds}
+    ours = [spec("vidcodec", args.qualities, name=w, model="pocket", steps=n) for w, n in ways.items()]
+    rivals = [f"points:{args.anchors}#{r}" for r in RIVALS] if args.anchors else []
+    results = m.evaluate(args.clips, [*ours, *rivals])
+    bds: dict[str, dict[str, dict[str, float | None]]] = {}
+    for rival in RIVALS[: len(rivals)]:
+        for c in bdrate.compare(results.points, f"points:{rival}"):
+            if c.codec in ways and c.clip:
+                bds.setdefault(c.codec, {}).setdefault(c.clip, {})[rival] = c.bd_rate
+    tables = []
+    for way, clips in bds.items():
+        rows = [[clip, *(show(f[r], 1, sign=True) for r in RIVALS)] for clip, f in clips.items()]
+        rows.append(["mean", *(show(mean_of(f[r] for f in clips.values()), 1, sign=True) for r in RIVALS)])
+        tables.append(f"{way} visits, BD-rate in per cent:\n\n{markdown(['clip', *RIVALS], rows)}")
+    shared, shared_table = shared_part(m, args.rounds[0]) if args.shared else ({}, "")
+    m.publish(
+        "BD-rate: PSNR-YUV, Akima; below zero: fewer bits than the codec named." if tables else "",
+        *tables,
+        shared_table,
+        markdown(*point_rows(p for p in results.points if p.codec in ways), left=2),
+        summary={"bd_rate": bds, "shared": shared},
+    )
 
 
 if __name__ == "__main__":

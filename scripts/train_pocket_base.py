@@ -1,6 +1,6 @@
 """Fit one network of the family `pocket` to many small pictures: the base weights that updates are differences to.
 
-    python scripts/train_pocket_base.py PICTURE_OR_VIDEO... -o vidcodec/families/pocket/base.npy
+    python scripts/train_pocket_base.py PICTURE_OR_VIDEO... -o vidcodec/weights/pocket.safetensors
 
 The shipped ones: 24 photographs with free licences (by name every ninth of budgie, drewnoakes, elementary, pdimg,
 popos, tt4 and tt5 among the training pictures), brought to about CIF, 176x144 of each, 150 visits to each, lambda 5e-4;
@@ -15,8 +15,9 @@ from pathlib import Path
 import av
 import numpy as np
 
-from vidcodec.families.pocket.codec import on_grid
-from vidcodec.families.pocket.fit import POOLED, Fit, FitOptions
+from vidcodec.families.pocket.checkpoint import save_pocket
+from vidcodec.families.pocket.fit import Fit, FitOptions
+from vidcodec.families.pocket.network import Pocket, PocketConfig
 
 HEIGHT, WIDTH = 144, 176
 
@@ -44,15 +45,17 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
     rng = np.random.default_rng(args.seed)
-    options = FitOptions(args.trade_off, POOLED, args.rounds, hard=0.03, seed=args.seed)
-    fit = Fit([crop(path, rng) for path in args.sources], options)
+    pooled = (4 / 6, 1 / 6, 1 / 6)  # all samples of the three planes alike
+    options = FitOptions(args.trade_off, pooled, args.rounds, hard=0.03, seed=args.seed)
+    config = PocketConfig()
+    fit = Fit([crop(path, rng) for path in args.sources], options, config, Pocket(config).theta)
 
-    def look(fit: Fit) -> None:
+    def look() -> None:
         if fit.visits % max(1, fit.total // 8) == 0:
-            print(f"{fit.visits} of {fit.total}: loss {fit.loss(fit.theta):.4e}", flush=True)
+            print(f"{fit.visits} of {fit.total}: {fit.loss(fit.theta):.4f} bits per luma sample", flush=True)
 
-    fit.run(report=look)
-    np.save(args.output, on_grid(fit.theta))
+    fit.run(step=look)
+    save_pocket(Pocket(config, fit.theta), args.output, note=f"{len(args.sources)} pictures, {args.rounds} visits each")
 
 
 if __name__ == "__main__":

@@ -30,9 +30,10 @@ def test_golden_file_decodes_to_the_same_symbols_and_pictures(name: str, quantiz
     assert_means(frames, expected["means"])
 
 
-def test_golden_file_of_the_lossless_mode_decodes_to_the_same_samples() -> None:
-    expected = json.loads((GOLDEN / "lossless.json").read_text())
-    with VideoDecoder(GOLDEN / "lossless.vdc", weights=GOLDEN / "tiny_lossless.safetensors", device="cpu") as decoder:
+@pytest.mark.parametrize("name", ["lossless", "pocket"])
+def test_golden_files_of_other_families_decode_to_the_same(name: str) -> None:
+    expected = json.loads((GOLDEN / f"{name}.json").read_text())
+    with VideoDecoder(GOLDEN / f"{name}.vdc", weights=GOLDEN / f"tiny_{name}.safetensors", device="cpu") as decoder:
         assert sum(len(p) for p in decoder.reader.update_chain(1)) == expected["update_bytes"] > 0
         frames = [decoder.frame(i) for i in range(len(decoder))]
     assert [log.crc for _, log in frames] == expected["checksums"]

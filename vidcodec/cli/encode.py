@@ -188,7 +188,8 @@ def add_parser(subparsers: Any) -> None:
         "--model",
         default="msp",
         metavar="NAME",
-        help="msp, or CompressAI's like compressai:mbt2018-mean:4 (default: %(default)s)",
+        help="msp; pocket: a network small enough to send whole, fitted to the video with all latents (slow); or "
+        "CompressAI's like compressai:mbt2018-mean:4 (default: %(default)s)",
     )
     add_model_options(parser)
     add_general_options(parser, json=f"{NDJSON}; errors as well")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -22,7 +22,8 @@ from vidcodec.video import Frame, VideoFormat
 class Candidate:
     """A way of coding the video: a network, the update that takes a decoder there, what decides the symbols.
 
-    refine: how latents are searched, of the family's `refinements`.
+    refine: how latents are searched, of the family's `refinements`. found: payloads of frames whose symbols were fitted
+    with the network, by time stamp.
     """
 
     name: str
@@ -30,6 +31,7 @@ class Candidate:
     update: bytes = b""
     settings: Settings = PLAIN_SETTINGS
     refine: str = "none"
+    found: Mapping[int, bytes] = field(default_factory=dict)
 
 
 class MeasuredFrame(NamedTuple):

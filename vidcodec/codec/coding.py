@@ -8,6 +8,7 @@ from itertools import islice
 import torch
 
 from vidcodec.codec.candidates import Candidate, CodedVideo, MeasuredFrame
+from vidcodec.codec.fitting import code_fitted
 from vidcodec.codec.job import Job
 from vidcodec.codec.steps import decisions_of
 from vidcodec.codec.work import network_digest, pack_frames, unpack_frames
@@ -36,6 +37,8 @@ def code(
     known: all frames coded before. Refinement takes one over where it costs less, at the same level and for the same
     decoder.
     """
+    if candidate.family.fitted and picked is None:
+        return code_fitted(job, candidate, level)
     if candidate.refine != "none" and picked is None:
         return _refined(job, candidate, level, known)
     coder = candidate.family.picture_coder(level, job.format, decisions=decisions_of(job, candidate, level))

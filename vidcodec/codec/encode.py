@@ -5,6 +5,7 @@
     steps       quantised   settings of the quantiser that suit a sample of the frames
                 adapted     the network finetuned to these frames, as that quantiser codes them
                 refined     better latents, searched frame by frame
+                fitted      in place of all three: network and symbols together, for families that have no analysis
                 every step gives a candidate; adapted and refined ones code all frames for real, and are kept if the
                 true cost fell
     write       HEAD, UPDT, FRAM..., INDX, DONE, renamed into place when complete
@@ -26,6 +27,7 @@ from vidcodec.codec.candidates import Candidate, CodedVideo
 from vidcodec.codec.coding import code
 from vidcodec.codec.device import pick_device
 from vidcodec.codec.files import units_size, write_file
+from vidcodec.codec.fitting import fitted
 from vidcodec.codec.footage import Footage, Report
 from vidcodec.codec.job import Budget, Job, Plan, Record
 from vidcodec.codec.options import EncodeOptions
@@ -40,6 +42,7 @@ from vidcodec.families import load_family
 from vidcodec.rate import RateLevel
 
 SEARCH_FRAMES = 6
+FITTED_SHARE = 0.5  # of the time left, for one of the fits that a target may take
 FILE_OVERHEAD = 200  # bytes that all files have besides their updates and frames, an upper bound
 
 
@@ -109,7 +112,10 @@ def _best(job: Job) -> CodedVideo:
     target = Target.of(job.options, job.footage.pixels)
     candidate = Candidate("plain", job.family)
     level = _starting_level(job, candidate, target)
-    unadapted = quantised(job, candidate, level)
+    if job.family.fitted:
+        unadapted = fitted(job, candidate, level, FITTED_SHARE if target else 1.0)
+    else:
+        unadapted = quantised(job, candidate, level)
     best = _coded(job, unadapted, level)
     for step in steps_of(job):
         tried = step(job, best)
@@ -184,14 +190,15 @@ def _meet_target(job: Job, video: CodedVideo, target: Target, unadapted: Candida
         level = RateLevel(steps)
         if level == video.level:
             return _measure(job, video, target), video
-        known = None if video.candidate.refine == "none" else code(job, unrefined, level)
-        coded = code(job, video.candidate, level, known=known)
+        candidate = fitted(job, unadapted, level, FITTED_SHARE) if job.family.fitted else video.candidate
+        known = None if candidate.refine == "none" else code(job, unrefined, level)
+        coded = code(job, candidate, level, known=known)
         return _measure(job, coded, target), coded
 
     with job.record.timed("rate control"):
         sample = _sample_measure(job, unrefined, target)
         best = meet_target(sample, whole, job.family.top.steps, target)
-        if best.level == video.level or unadapted in (best.candidate, unrefined):
+        if job.family.fitted or best.level == video.level or unadapted in (best.candidate, unrefined):
             return best
         # An adapted video met the target at a level of its own: an unadapted one that does so at less cost is better.
         rival = code(job, unadapted, best.level)
@@ -204,7 +211,7 @@ def _meet_target(job: Job, video: CodedVideo, target: Target, unadapted: Candida
 
 def _sample_measure(job: Job, candidate: Candidate, target: Target) -> Callable[[int], float]:
     """PSNR or predicted size of the whole file, from a few frames, by level."""
-    picked = job.footage.sample.spread(SEARCH_FRAMES)
+    picked = job.footage.sample.spread(2 if job.family.fitted else SEARCH_FRAMES)
 
     @cache
     def value(steps: int) -> float:

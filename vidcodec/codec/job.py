@@ -44,9 +44,11 @@ class Plan:
         for name, asked, known in (("quantizer", quantizer, family.quantizers), ("refine", refine, family.refinements)):
             if asked not in known:
                 raise ModelError(f"{family.name} is coded with {name} {' or '.join(known)} only, not {asked}")
+        if family.fitted and (o.update_parameters or o.update_prior != "adaptive"):
+            raise ModelError(f"{family.name} sends what pays of all its parameters: leave the update's options out")
         if family.lossless and o.adapt == "encoder":
             raise ModelError("the lossless codec has no encoder of its own to adapt: adapt full, decoder or none")
-        strategy = _settled_strategy(o, family) if o.finetuning_steps else None
+        strategy = _settled_strategy(o, family) if o.finetuning_steps and not family.fitted else None
         return cls(quantizer, refine if steps else "none", steps, strategy)
 
 

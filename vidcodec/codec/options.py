@@ -130,6 +130,11 @@ class EncodeOptions:
             return 0
         return PRESETS[self.preset].steps if self.steps is None else self.steps
 
+    @property
+    def rounds(self) -> int:
+        """Visits to every frame, of families whose symbols are fitted."""
+        return PRESETS[self.preset].rounds if self.steps is None else max(1, self.steps)
+
 
 _CHOICES = {
     "preset": tuple(PRESETS),

@@ -7,22 +7,32 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Preset:
-    """Finetuning steps, how latents are refined and with how many steps, quantiser; `cost` is what the help says."""
+    """Finetuning steps, how latents are refined and with how many steps, quantiser; `cost` is what the help says.
+
+    rounds: visits to every frame, of families whose symbols are fitted.
+    """
 
     steps: int
     refine: str
     refine_steps: int
     quantizer: str
+    rounds: int
     cost: str
 
 
 # Per minute, RDOQ or the trellis gains most, then the greedy search, then finetuning; in equal time annealing gains
 # less than the greedy search (results/refinement.md). Only 'best' spends time on it as well, several times as much.
 PRESETS = {
-    "fast": Preset(0, "none", 0, "trellis", "trellis, no adaptation: seconds"),
-    "medium": Preset(300, "lof", 8, "trellis", "300 finetuning steps, 8 of refinement a frame: minutes on two cores"),
-    "slow": Preset(1500, "lof", 16, "trellis", "1500 and 16 steps: a quarter of an hour to half an hour on two cores"),
-    "best": Preset(6000, "best", 32, "trellis", "6000 and 32 steps, annealing besides: hours; limit with --max-time"),
+    "fast": Preset(0, "none", 0, "trellis", 150, "trellis, no adaptation: seconds"),
+    "medium": Preset(
+        300, "lof", 8, "trellis", 500, "300 finetuning steps, 8 of refinement a frame: minutes on two cores"
+    ),
+    "slow": Preset(
+        1500, "lof", 16, "trellis", 1500, "1500 and 16 steps: a quarter of an hour to half an hour on two cores"
+    ),
+    "best": Preset(
+        6000, "best", 32, "trellis", 4000, "6000 and 32 steps, annealing besides: hours; limit with --max-time"
+    ),
 }
 ADAPT = ("none", "encoder", "decoder", "full")
 REFINE = ("none", "lof", "sga", "best")

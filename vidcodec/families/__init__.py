@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 FAMILIES = {
     "msp": "vidcodec.families.msp.family:MspFamily",
     "lossless": "vidcodec.families.lossless.family:LosslessFamily",
+    "pocket": "vidcodec.families.pocket.family:PocketFamily",
     "compressai": "vidcodec.families.compressai.family:CompressAIFamily",
 }
 

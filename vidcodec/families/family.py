@@ -15,6 +15,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple, Protocol, Self
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -119,6 +120,33 @@ class Refiner(Protocol):
         ...
 
 
+class Fitter(Protocol):
+    """A descent on the symbols of frames, and on the network where it is free. It can stop and go on."""
+
+    curve: list[dict[str, float]]  # true costs on the way: step, cost in bits per pixel, update_bits
+
+    def run(self, seconds: float, pause: float, progress: Callable[[float, dict[str, float]], None]) -> bool:
+        """Go on to the end, which is to come within so many seconds; True there.
+
+        pause: seconds after which to come back sooner, to be kept and called again. progress: share done, figures.
+        """
+        ...
+
+    def state(self) -> dict[str, np.ndarray]:
+        """All that `load` needs to go on."""
+        ...
+
+    def load(self, state: Mapping[str, np.ndarray]) -> None: ...
+
+    def update(self) -> bytes:
+        """The model update that was found; empty where the network stayed."""
+        ...
+
+    def coded(self, family: Family) -> list[CodedFrame]:
+        """All frames, coded; family: with `update` applied."""
+        ...
+
+
 # ------------------------------------------------------------------------------ a family
 
 
@@ -137,6 +165,7 @@ class Family(ABC):
     folder: Path | None = None
 
     lossless: ClassVar[bool] = False
+    fitted: ClassVar[bool] = False  # symbols are found by a `fitter`, not by an analysis
     multiple: ClassVar[int] = 16  # of both sides of the pictures it takes, in luma samples
     quantizers: ClassVar[tuple[str, ...]] = ("uniform",)  # that `search_settings` knows, of `presets.QUANTIZERS`
     refinements: ClassVar[tuple[str, ...]] = ("none",)  # that `refiner` knows, of `presets.REFINE`
@@ -217,6 +246,12 @@ class Family(ABC):
     @abstractmethod
     def objective(self, level: RateLevel, video: VideoFormat, decisions: Decisions = PLAIN) -> Objective:
         """What finetuning lowers; decisions: of the file's quantiser."""
+
+    def fitter(
+        self, level: RateLevel, video: VideoFormat, frames: Sequence[Frame], rounds: int, shared: int, seed: int
+    ) -> Fitter:
+        """A search for the symbols of frames, and for a network that `shared` frames pay for; 0: with this one."""
+        raise NotImplementedError(f"{type(self).__name__} finds its symbols by an analysis")
 
     # ------------------------------------------------------------- settings and latents
 

@@ -18,6 +18,7 @@ together, as vectors: that is as fast as a wavefront over symbols, at any size o
 from __future__ import annotations
 
 from dataclasses import dataclass
+from hashlib import sha256
 from typing import Any
 
 import numpy as np
@@ -49,6 +50,12 @@ INVERSE_BITS = 20
 VALUE_BITS = 22
 RANS_LOW = 1 << 31
 SLOT = TOTAL - 1
+
+
+def rules_digest() -> bytes:
+    """Names the constants above, and the order of contexts and grids."""
+    constants = (SYMBOL_LIMIT, WEIGHT_BITS, ACTIVATION_BITS, ACTIVATION_LIMIT, MEAN_BITS, MEAN_LIMIT, SCALE_ZERO)
+    return sha256(repr((*constants, MAX_SCALE_INDEX, PRECISION, FLOOR, INVERSE_BITS, OWN, COARSE)).encode()).digest()
 
 
 @njit(nogil=True, inline="always")
@@ -195,13 +202,13 @@ class ExactContext:
         p = unflatten(config, theta)
         return cls(
             config,
-            _whole(p["context.0.weight"].T, WEIGHT_BITS),
-            _whole(p["context.0.bias"], WEIGHT_BITS, 2.0**30),
-            _whole(p["context.1.weight"].T, WEIGHT_BITS),
-            _whole(p["context.1.bias"], OUTPUT_BITS, 2.0**38),
-            _whole(p["context.2.weight"].T, WEIGHT_BITS),
-            _whole(p["context.2.bias"], OUTPUT_BITS, 2.0**38),
-            _whole(p["context.skip"].T, WEIGHT_BITS) * 2.0**ACTIVATION_BITS,
+            _whole(p["context_0_weight"].T, WEIGHT_BITS),
+            _whole(p["context_0_bias"], WEIGHT_BITS, 2.0**30),
+            _whole(p["context_1_weight"].T, WEIGHT_BITS),
+            _whole(p["context_1_bias"], OUTPUT_BITS, 2.0**38),
+            _whole(p["context_2_weight"].T, WEIGHT_BITS),
+            _whole(p["context_2_bias"], OUTPUT_BITS, 2.0**38),
+            _whole(p["context_skip"].T, WEIGHT_BITS) * 2.0**ACTIVATION_BITS,
         )
 
     def run(self, grids: list[Array], present: int, words: Array | None, coder: Array) -> list[Array]:

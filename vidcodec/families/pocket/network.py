@@ -29,7 +29,7 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 MARGIN = 3  # zeros around every grid: contexts reach that far
 MIN_LOG_SCALE, MAX_LOG_SCALE = -5.0, 8.0  # log2, in steps
@@ -80,21 +80,21 @@ class PocketConfig:
         return {
             "gain": (g,),  # log2
             "up": (g - 1, 4),  # taps of the even samples of each x2, the odd ones' are the same mirrored
-            "mix.0.weight": (n, g),
-            "mix.0.bias": (n,),
-            "mix.1.weight": (3, n),
-            "mix.1.bias": (3,),
-            "smooth.0.weight": (3, 3, 3, 3),
-            "smooth.0.bias": (3,),
-            "smooth.1.weight": (3, 3, 3, 3),
-            "smooth.1.bias": (3,),
-            "context.0.weight": (p, c),
-            "context.0.bias": (g, p),  # by grid
-            "context.1.weight": (p, p),
-            "context.1.bias": (p,),
-            "context.2.weight": (2, p),
-            "context.2.bias": (g, 2),  # by grid
-            "context.skip": (2, c),
+            "mix_0_weight": (n, g),
+            "mix_0_bias": (n,),
+            "mix_1_weight": (3, n),
+            "mix_1_bias": (3,),
+            "smooth_0_weight": (3, 3, 3, 3),
+            "smooth_0_bias": (3,),
+            "smooth_1_weight": (3, 3, 3, 3),
+            "smooth_1_bias": (3,),
+            "context_0_weight": (p, c),
+            "context_0_bias": (g, p),  # by grid
+            "context_1_weight": (p, p),
+            "context_1_bias": (p,),
+            "context_2_weight": (2, p),
+            "context_2_bias": (g, 2),  # by grid
+            "context_skip": (2, c),
         }
 
     def count(self) -> int:
@@ -134,17 +134,17 @@ def initial(config: PocketConfig, trade_off: float = 5e-4, seed: int = 0) -> dic
     g, n, p = config.grids, config.hidden, config.context
     out["gain"][:] = np.log2(3.0 * np.sqrt(trade_off)) - 0.5 * np.arange(g)
     out["up"][:] = CUBIC
-    out["mix.0.weight"][:] = rng.normal(0, 1, (n, g))
-    out["mix.0.bias"][:] = rng.normal(0, 0.3, n)
-    out["mix.1.weight"][:] = rng.normal(0, np.sqrt(2 / n), (3, n))
-    out["mix.1.bias"][:] = -(out["mix.1.weight"] @ np.maximum(out["mix.0.bias"], 0))  # grey where all is zero
-    out["smooth.0.weight"][:] = rng.normal(0, 0.02, (3, 3, 3, 3))
-    out["smooth.1.weight"][:] = rng.normal(0, 0.02, (3, 3, 3, 3))
-    out["context.0.weight"][:] = rng.normal(0, 1 / np.sqrt(config.inputs), (p, config.inputs))
-    out["context.0.bias"][:] = rng.normal(0, 0.1, p)
-    out["context.1.weight"][:] = rng.normal(0, 1 / np.sqrt(p), (p, p))
-    out["context.2.weight"][:] = rng.normal(0, 0.1 / np.sqrt(p), (2, p))
-    out["context.2.bias"][:, 1] = -2
+    out["mix_0_weight"][:] = rng.normal(0, 1, (n, g))
+    out["mix_0_bias"][:] = rng.normal(0, 0.3, n)
+    out["mix_1_weight"][:] = rng.normal(0, np.sqrt(2 / n), (3, n))
+    out["mix_1_bias"][:] = -(out["mix_1_weight"] @ np.maximum(out["mix_0_bias"], 0))  # grey where all is zero
+    out["smooth_0_weight"][:] = rng.normal(0, 0.02, (3, 3, 3, 3))
+    out["smooth_1_weight"][:] = rng.normal(0, 0.02, (3, 3, 3, 3))
+    out["context_0_weight"][:] = rng.normal(0, 1 / np.sqrt(config.inputs), (p, config.inputs))
+    out["context_0_bias"][:] = rng.normal(0, 0.1, p)
+    out["context_1_weight"][:] = rng.normal(0, 1 / np.sqrt(p), (p, p))
+    out["context_2_weight"][:] = rng.normal(0, 0.1 / np.sqrt(p), (2, p))
+    out["context_2_bias"][:, 1] = -2
     return out
 
 
@@ -161,6 +161,23 @@ def unflatten(config: PocketConfig, theta: np.ndarray) -> dict[str, np.ndarray]:
         out[name] = theta[at : at + size].reshape(shape)
         at += size
     return out
+
+
+class Pocket(nn.Module):
+    """The parameters as the pipeline knows them: a tensor for each name of `PocketConfig.shapes`, and no forward."""
+
+    def __init__(self, config: PocketConfig, theta: np.ndarray | None = None) -> None:
+        """theta: all parameters in a row; `initial` ones if None."""
+        super().__init__()
+        self.config = config
+        theta = flatten(config, initial(config)) if theta is None else theta
+        for name, values in unflatten(config, theta).items():
+            self.register_parameter(name, nn.Parameter(torch.tensor(values, dtype=torch.float32)))
+
+    @property
+    def theta(self) -> np.ndarray:
+        """All parameters in a row, float32 (`PocketConfig.count`,), a copy."""
+        return flatten(self.config, {name: p.detach().cpu().numpy() for name, p in self.named_parameters()})
 
 
 # ------------------------------------------------------------------------------ synthesis
@@ -189,11 +206,11 @@ def synthesise(parameters: dict[str, Tensor], grids: list[Tensor]) -> Tensor:
     for k in range(len(grids) - 2, -1, -1):
         x = upsample(x, parameters["up"][k], *grids[k].shape)
         x = torch.cat([(grids[k] * gains[k])[None], x])
-    y = torch.einsum("nc,chw->nhw", parameters["mix.0.weight"], x) + parameters["mix.0.bias"][:, None, None]
-    y = torch.einsum("on,nhw->ohw", parameters["mix.1.weight"], y.relu())  # 3, H, W
-    y = y + parameters["mix.1.bias"][:, None, None]
-    y = y + smooth(y, parameters["smooth.0.weight"], parameters["smooth.0.bias"]).relu()
-    y = y + smooth(y, parameters["smooth.1.weight"], parameters["smooth.1.bias"])
+    y = torch.einsum("nc,chw->nhw", parameters["mix_0_weight"], x) + parameters["mix_0_bias"][:, None, None]
+    y = torch.einsum("on,nhw->ohw", parameters["mix_1_weight"], y.relu())  # 3, H, W
+    y = y + parameters["mix_1_bias"][:, None, None]
+    y = y + smooth(y, parameters["smooth_0_weight"], parameters["smooth_0_bias"]).relu()
+    y = y + smooth(y, parameters["smooth_1_weight"], parameters["smooth_1_bias"])
     return torch.cat([F.pixel_unshuffle(y[None, :1], 2)[0], F.avg_pool2d(y[None, 1:], 2)[0]])  # 6, h, w
 
 
@@ -219,10 +236,10 @@ def contexts(config: PocketConfig, grid: Tensor, coarser: Tensor | None) -> Tens
 
 def distribution(parameters: dict[str, Tensor], x: Tensor, grid: int) -> tuple[Tensor, Tensor]:
     """Mean and log2 scale of symbols of a grid, (N,) each, from contexts (C, N)."""
-    y = (parameters["context.0.weight"] @ x + parameters["context.0.bias"][grid, :, None]).relu()  # p, N
-    y = (parameters["context.1.weight"] @ y + parameters["context.1.bias"][:, None]).relu()  # p, N
-    y = parameters["context.2.weight"] @ y + parameters["context.2.bias"][grid, :, None]  # 2, N
-    mean, log_scale = y + parameters["context.skip"] @ x
+    y = (parameters["context_0_weight"] @ x + parameters["context_0_bias"][grid, :, None]).relu()  # p, N
+    y = (parameters["context_1_weight"] @ y + parameters["context_1_bias"][:, None]).relu()  # p, N
+    y = parameters["context_2_weight"] @ y + parameters["context_2_bias"][grid, :, None]  # 2, N
+    mean, log_scale = y + parameters["context_skip"] @ x
     return mean, log_scale.clamp(MIN_LOG_SCALE, MAX_LOG_SCALE)
 
 

@@ -1,10 +1,6 @@
-"""The network as bytes: what it differs from base weights by, in whole steps, each tensor with a step of its own.
+"""What a fit changed in the network, as an update: whole steps of a power of two for each tensor.
 
-    per tensor    one byte: the step is 2^-byte; 255 says that nothing differs, and nothing follows
-                  one byte: the table of `vidcodec.entropy.bank` that its numbers are coded with
-                  numbers, in the tensor's order
-
-The steps are chosen by what they cost: bits of the network against the loss that coarser weights bring.
+The steps are chosen by what they cost: bits of the update against the loss that coarser weights bring.
 """
 
 from __future__ import annotations
@@ -13,93 +9,56 @@ from collections.abc import Callable
 
 import numpy as np
 
-from vidcodec.entropy.bank import FAMILY_SIZE, GEOMETRIC, bank
-from vidcodec.entropy.rans import RansDecoder, RansEncoder
-from vidcodec.errors import CorruptBitstreamError
-from vidcodec.families.pocket.network import PocketConfig, flatten, unflatten
+from vidcodec.families.pocket.network import Pocket, flatten, unflatten
+from vidcodec.updates.coder import tensor_bits
+from vidcodec.updates.update import MAX_STEPS, TensorUpdate, Update
 
 Array = np.ndarray
 
-SAME = 255
-FINEST, COARSEST = 12, 2  # steps 2^-12, which the integer arithmetic still holds exactly, to 2^-2
-REACH = 4096  # largest number of steps
+FINEST, COARSEST = 9, 2  # steps 2^-9 .. 2^-2 are tried; the integer arithmetic holds 2^-12
 
 
-def _best_table(numbers: Array) -> tuple[int, float]:
-    """The geometric table that codes these in the fewest bits, and how many."""
-    flat = numbers.ravel()
-    costs = [bank().symbol_bits(flat, np.full(flat.size, GEOMETRIC + k)) for k in range(FAMILY_SIZE)]
-    k = int(np.argmin(costs))
-    return GEOMETRIC + k, costs[k]
+def in_steps(difference: Array, exponent: int) -> TensorUpdate:
+    """The nearest whole numbers of steps of 2^-exponent."""
+    n = np.rint(difference.astype(np.float64) * 2.0**exponent)
+    return TensorUpdate(np.clip(n, -MAX_STEPS, MAX_STEPS).astype(np.int32), exponent)
 
 
-def tensor_bits(difference: Array, exponent: int) -> float:
-    """Bits of a tensor's difference in steps of 2^-exponent, its two bytes included."""
-    numbers = np.rint(difference * 2.0**exponent).astype(np.int64)
-    return 8.0 if not numbers.any() else 16.0 + _best_table(numbers)[1]
+def all_in_steps(network: Pocket, theta: Array, exponent: int) -> Update:
+    """What leads from a network to (about) theta, in the same steps for every tensor."""
+    difference = unflatten(network.config, theta - network.theta)
+    tensors = {name: in_steps(d, exponent) for name, d in difference.items()}
+    return Update({name: t for name, t in tensors.items() if t.n.any()})
 
 
-def quantised(difference: Array, exponent: int) -> Array:
-    return (np.rint(difference * 2.0**exponent) * 2.0**-exponent).astype(np.float32)
+def moved(network: Pocket, update: Update) -> Array:
+    """All parameters in a row after an update, as whoever decodes has them."""
+    theta = network.theta
+    for name, values in unflatten(network.config, theta).items():
+        if name in update.tensors:
+            t = update.tensors[name]
+            values += t.n.astype(np.float32) * np.float32(2.0**-t.exponent)
+    return theta
 
 
-def choose_steps(
-    config: PocketConfig, base: Array, theta: Array, loss: Callable[[Array], float], price: float
-) -> tuple[dict[str, int], Array]:
-    """Exponents by tensor, and the parameters that follow.
+def choose_steps(network: Pocket, theta: Array, loss: Callable[[Array], float], price: float) -> Update:
+    """The update that leads from a network to (about) theta, coarser where that pays.
 
-    loss: of parameters, in any unit; price: of one bit of the network, in the same. Tensors are decided one after the
-    other, those that cost most first, each with what is decided already in place; a search along the exponents ends
-    where the sum rises.
+    loss: of parameters in a row, in any unit; price: of one bit of the update, in the same. Tensors are decided one
+    after the other, those that cost most first, each with what is decided already in place; a search along the
+    exponents ends where the sum rises.
     """
-    before, after = unflatten(config, base), unflatten(config, theta.copy())
-    names = sorted(after, key=lambda n: -after[n].size)
-    exponents = dict.fromkeys(names, FINEST)
-    difference = {name: after[name] - before[name] for name in names}
-    for name in names:
-        best = np.inf
-        for exponent in range(9, COARSEST - 1, -1):
-            if np.abs(difference[name]).max() * 2.0**exponent > REACH:
-                continue
-            kept = after[name].copy()
-            after[name][:] = before[name] + quantised(difference[name], exponent)
-            total = loss(flatten(config, after)) + price * tensor_bits(difference[name], exponent)
-            if total >= best:
-                after[name][:] = kept
+    after, tensors = theta.copy(), {}
+    views, difference = unflatten(network.config, after), unflatten(network.config, theta - network.theta)
+    base = unflatten(network.config, network.theta)
+    for name in sorted(views, key=lambda n: -views[n].size):
+        best, kept = np.inf, views[name].copy()
+        for exponent in range(FINEST, COARSEST - 1, -1):
+            t = in_steps(difference[name], exponent)
+            bits = tensor_bits(Update({name: t}), network)[name] if t.n.any() else 0.0
+            views[name][:] = base[name] + t.n.astype(np.float32) * np.float32(2.0**-exponent)
+            if (total := loss(flatten(network.config, views)) + price * bits) >= best:
                 break
-            best, exponents[name] = total, exponent
-    return exponents, flatten(config, after)
-
-
-def encode_update(config: PocketConfig, base: Array, exponents: dict[str, int], theta: Array) -> bytes:
-    """theta must be base plus whole steps."""
-    before, after = unflatten(config, base), unflatten(config, theta)
-    coder = RansEncoder()
-    for name in config.shapes():
-        exponent = exponents[name]
-        numbers = np.rint((after[name] - before[name]).astype(np.float64) * 2.0**exponent).astype(np.int64)
-        if not numbers.any():
-            coder.put_bytes(bytes([SAME]))
-            continue
-        if np.abs(numbers).max() > REACH:
-            raise ValueError(f"the difference of {name} is beyond {REACH} steps")
-        table, _ = _best_table(numbers)
-        coder.put_bytes(bytes([exponent, table]))
-        coder.put(numbers, np.full(numbers.shape, table))
-    return coder.finish()
-
-
-def decode_update(config: PocketConfig, base: Array, payload: bytes) -> Array:
-    """Parameters in a row, float32. Raises CorruptBitstreamError for what no encoder writes."""
-    out = unflatten(config, base.astype(np.float32).copy())
-    coder = RansDecoder(payload)
-    for name, values in out.items():
-        exponent = coder.get_bytes(1)[0]
-        if exponent == SAME:
-            continue
-        table = coder.get_bytes(1)[0]
-        if not (COARSEST <= exponent <= FINEST and GEOMETRIC <= table < GEOMETRIC + FAMILY_SIZE):
-            raise CorruptBitstreamError(f"the update of {name} has a step or a table that there is not: it is damaged")
-        numbers = coder.get(np.full(values.shape, table))
-        values[:] = values + (numbers * 2.0**-exponent).astype(np.float32)
-    return flatten(config, out)
+            best, kept, tensors[name] = total, views[name].copy(), t
+        views[name][:] = kept
+    return Update({name: t for name, t in tensors.items() if t.n.any()})

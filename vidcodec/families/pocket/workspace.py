@@ -98,8 +98,8 @@ class Workspace:
         repeat_coarser(self.known, self.begins, self.sizes, MARGIN, self.known[self.span :])
         self.known_gradient[:] = 0
         bits = np.zeros(c.grids)
-        w = [_padded(p["context.0.weight"].T, c.context), _padded(p["context.1.weight"].T, c.context)]
-        w += [_padded(p["context.2.weight"].T, 4), _padded(p["context.skip"].T, 4)]
+        w = [_padded(p["context_0_weight"].T, c.context), _padded(p["context_1_weight"].T, c.context)]
+        w += [_padded(p["context_2_weight"].T, 4), _padded(p["context_skip"].T, 4)]
         g = [np.zeros_like(x) for x in w]
         charge_symbols(
             self.known,
@@ -109,28 +109,28 @@ class Workspace:
             MARGIN,
             self.offsets,
             w[0],
-            p["context.0.bias"],
+            p["context_0_bias"],
             w[1],
-            p["context.1.bias"],
+            p["context_1_bias"],
             w[2],
-            p["context.2.bias"],
+            p["context_2_bias"],
             w[3],
             charge,
             bits,
             self.known_gradient,
             g[0],
-            grads["context.0.bias"],
+            grads["context_0_bias"],
             g[1],
-            grads["context.1.bias"],
+            grads["context_1_bias"],
             g[2],
-            grads["context.2.bias"],
+            grads["context_2_bias"],
             g[3],
         )
         if charge > 0:
             collect_coarser(self.known_gradient[self.span :], self.begins, self.sizes, MARGIN, self.known_gradient)
-            for name, x in zip(("context.0.weight", "context.1.weight"), g[:2], strict=True):
+            for name, x in zip(("context_0_weight", "context_1_weight"), g[:2], strict=True):
                 grads[name] = x.T
-            grads["context.2.weight"], grads["context.skip"] = g[2][:, :2].T, g[3][:, :2].T
+            grads["context_2_weight"], grads["context_skip"] = g[2][:, :2].T, g[3][:, :2].T
         return bits, flatten(c, grads)
 
     def synthesise(self, theta: Array) -> None:
@@ -157,13 +157,13 @@ class Workspace:
             2 * self.h,
             2 * self.w,
             m0,
-            p["mix.0.bias"],
+            p["mix_0_bias"],
             m1,
-            p["mix.1.bias"],
+            p["mix_1_bias"],
             s0,
-            p["smooth.0.bias"],
+            p["smooth_0_bias"],
             s1,
-            p["smooth.1.bias"],
+            p["smooth_1_bias"],
             self.y0,
             self.y1,
             self.y2,
@@ -180,9 +180,9 @@ class Workspace:
 
     def _layers(self, p: dict[str, Array]) -> list[Array]:
         mix = np.zeros((8, self.config.hidden), np.float32)
-        mix[: self.config.grids] = p["mix.0.weight"].T
-        near = [_padded(p[f"smooth.{k}.weight"].reshape(3, 27).T, 4, 28) for k in (0, 1)]
-        return [mix, _padded(p["mix.1.weight"].T, 4), *near]
+        mix[: self.config.grids] = p["mix_0_weight"].T
+        near = [_padded(p[f"smooth_{k}_weight"].reshape(3, 27).T, 4, 28) for k in (0, 1)]
+        return [mix, _padded(p["mix_1_weight"].T, 4), *near]
 
     def _back_from_planes(self, theta: Array) -> Array:
         c = self.config
@@ -197,7 +197,7 @@ class Workspace:
             2 * self.h,
             2 * self.w,
             m0,
-            p["mix.0.bias"],
+            p["mix_0_bias"],
             m1,
             s0,
             s1,
@@ -207,17 +207,17 @@ class Workspace:
             self.work,
             self.stack_gradient,
             g[0],
-            grads["mix.0.bias"],
+            grads["mix_0_bias"],
             g[1],
-            grads["mix.1.bias"],
+            grads["mix_1_bias"],
             g[2],
-            grads["smooth.0.bias"],
+            grads["smooth_0_bias"],
             g[3],
-            grads["smooth.1.bias"],
+            grads["smooth_1_bias"],
         )
-        grads["mix.0.weight"], grads["mix.1.weight"] = g[0][: c.grids].T, g[1][:, :3].T
+        grads["mix_0_weight"], grads["mix_1_weight"] = g[0][: c.grids].T, g[1][:, :3].T
         for k in (0, 1):
-            grads[f"smooth.{k}.weight"] = g[2 + k][:27, :3].T
+            grads[f"smooth_{k}_weight"] = g[2 + k][:27, :3].T
         back_stack(
             self.known,
             self.begins,
