@@ -61,6 +61,7 @@ class MeasuredFrame(NamedTuple):
             level=level.steps,
             quantizer=candidate.settings.quantizer.code,
             update=1 if candidate.update else 0,
+            reference=1 if coded.predicted else 0,
         )
         errors = plane_errors(frame, coded.show()) if compare else np.full(3, np.nan)
         return cls(unit, errors, (coded.log.y_bits, coded.log.z_bits))
@@ -93,6 +94,10 @@ class CodedVideo:
 
     def __getitem__(self, index: int) -> MeasuredFrame:
         return MeasuredFrame(self.units[index], self.errors[index], self.bits[index])
+
+    def is_bound(self, index: int) -> bool:
+        """Whether a frame refers to another one, or the next one to it."""
+        return any(not self.units[i].is_key for i in (index, index + 1) if i < len(self))
 
     @property
     def compared(self) -> list[np.ndarray]:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from itertools import islice
 
 import torch
 
 from vidcodec.codec.candidates import Candidate, CodedVideo, MeasuredFrame
+from vidcodec.codec.chains import Chains
 from vidcodec.codec.fitting import code_fitted
 from vidcodec.codec.job import Job
 from vidcodec.codec.steps import decisions_of
@@ -41,10 +43,17 @@ def code(
         return code_fitted(job, candidate, level)
     if candidate.refine != "none" and picked is None:
         return _refined(job, candidate, level, known)
-    coder = candidate.family.picture_coder(level, job.format, decisions=decisions_of(job, candidate, level))
-    video = CodedVideo(candidate, level, coder.extra)
     count = len(job.footage if picked is None else picked)
     stride = max(1, min(COMPARED, count // LEAST_COMPARED)) if picked is None and job.codes_once else 1
+    if picked is None and job.in_chains:
+        chains = Chains(job, candidate, level, stride)
+        video = CodedVideo(candidate, level, chains.extra)
+        for measured in chains.code(job.footage):
+            video.append(measured)
+            job.report(f"code {candidate.name}", len(video) / count, {})
+        return video
+    coder = candidate.family.picture_coder(level, job.format, decisions=decisions_of(job, candidate, level))
+    video = CodedVideo(candidate, level, coder.extra)
     for i, frame in enumerate(job.footage if picked is None else picked):
         coded = coder.encode(frame)
         video.append(MeasuredFrame.of(i, frame, coded, candidate, level, compare=i % stride == 0))
@@ -62,17 +71,24 @@ def _refined(job: Job, candidate: Candidate, level: RateLevel, known: CodedVideo
     refiner = family.refiner(level, job.format, candidate.refine, decisions, steps, seed)
     plain = family.picture_coder(level, job.format, decisions=decisions_of(job, candidate, level))
     video = CodedVideo(candidate, level, plain.extra)
+    if job.in_chains and not (known and known.level == level and known.decodes_like(candidate)):
+        known = code(job, replace(candidate, refine="none"), level)
     usable = known is not None and known.level == level and known.decodes_like(candidate)
     height, width = padded_size(job.format.height, job.format.width, family.multiple)
     digest = network_digest(family.network) if job.options.work else ""
-    for numbers, frames in _batches(job, height * width, family.device):
+    for batch, pictures in _batches(job, height * width, family.device):
+        # What others refer to stays as it is, and what refers to others.
+        numbers = [i for i in batch if not (job.in_chains and known and known.is_bound(i))]
+        frames = [f for i, f in zip(batch, pictures, strict=True) if i in numbers]
         came_from = ("refined", digest, candidate.settings, candidate.refine, level, numbers)
-        left = job.budget.left * len(numbers) / (count - numbers.start)
+        left = job.budget.left * len(batch) / (count - batch.start)
 
-        def progress(share: float, numbers: range = numbers) -> None:
-            job.report(f"refine {candidate.name}", (numbers.start + share * len(numbers)) / count, {})
+        def progress(share: float, batch: range = batch) -> None:
+            job.report(f"refine {candidate.name}", (batch.start + share * len(batch)) / count, {})
 
-        if kept := job.work.load(came_from):
+        if not numbers:
+            found = []
+        elif kept := job.work.load(came_from):
             found = unpack_frames(kept[1])
         else:
             ways = refiner.encode(frames, numbers, left, progress) if left > 0 else [[plain.encode(f)] for f in frames]
@@ -82,9 +98,10 @@ def _refined(job: Job, candidate: Candidate, level: RateLevel, known: CodedVideo
                 found.append(min(measured, key=lambda m: m.cost(trade_off, job.format)))
             if left > 0:
                 job.work.save(came_from, {}, pack_frames(found))
-        for i, frame_found in zip(numbers, found, strict=True):
-            ways_known = [frame_found] + ([known[i]] if usable and known is not None else [])
-            video.append(min(ways_known, key=lambda m: m.cost(trade_off, job.format)))
+        refined = dict(zip(numbers, found, strict=True))
+        for i in batch:
+            ways_there = [refined[i]] * (i in refined) + ([known[i]] if usable and known is not None else [])
+            video.append(min(ways_there, key=lambda m: m.cost(trade_off, job.format)))
         progress(1.0)
     return video
 

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
-from vidcodec.bitstream import BitstreamReader
+from vidcodec.bitstream import BitstreamReader, FrameUnit
 from vidcodec.codec.device import pick_device
 from vidcodec.entropy.exact import ARITHMETIC_VERSION
 from vidcodec.errors import BitstreamError, CorruptBitstreamError, UnsupportedVersionError
@@ -21,6 +23,7 @@ from vidcodec.rate import RateLevel
 from vidcodec.video import Frame, VideoFormat, open_writer
 
 CODERS = 4  # that are kept: of different updates, levels and quantisers
+KEPT = 2  # decoded frames whose latents are kept for those that refer to them
 
 
 class VideoDecoder:
@@ -47,6 +50,7 @@ class VideoDecoder:
             raise
         self.problems: list[str] = list(self.reader.problems)
         self._updated = lru_cache(maxsize=2)(self._family_of_update)
+        self._left: dict[int, Any] = {}  # of the frames decoded last, by index
         self._coder = lru_cache(maxsize=CODERS)(self._coder_of)
 
     def __enter__(self) -> VideoDecoder:
@@ -81,14 +85,33 @@ class VideoDecoder:
         return family.picture_coder(RateLevel(level), self.format, extra=self.header.extra, decisions=decisions)
 
     def frame(self, index: int) -> tuple[Frame, SymbolLog]:
-        """Decode one frame and tell what its symbols took; raises IndexError or CorruptBitstreamError."""
+        """Decode one frame and tell what its symbols took; raises IndexError or CorruptBitstreamError.
+
+        A predicted frame needs those it refers to, back to its chain's key frame, but for the last ones decoded.
+        """
+        if not self.base.predicts:
+            unit, coder = self._unit(index)
+            with _naming(index):
+                frame, log = coder.decode(unit.payload, unit.pts)
+            check_symbols(log, unit.checksum, f"frame {index}")
+            return frame, log
+        path = self.reader.reference_path(index)
+        known = next((k for k in reversed(range(len(path) - 1)) if path[k] in self._left), -1)
+        left = self._left[path[known]] if known >= 0 else None
+        for i in path[known + 1 :]:
+            unit, coder = self._unit(i)
+            with _naming(i):
+                coded = coder.reconstruct(unit.payload, unit.pts, left)
+            check_symbols(coded.log, unit.checksum, f"frame {i}")
+            self._left.pop(i, None)
+            left = self._left[i] = coded.left
+            while len(self._left) > KEPT:
+                del self._left[next(iter(self._left))]
+        return coded.show(), coded.log
+
+    def _unit(self, index: int) -> tuple[FrameUnit, Any]:
         unit = self.reader.frame(index)
-        try:
-            frame, log = self._coder(unit.update, unit.level, unit.quantizer).decode(unit.payload, unit.pts)
-        except CorruptBitstreamError as error:
-            raise CorruptBitstreamError(f"frame {index}: {error}") from error
-        check_symbols(log, unit.checksum, f"frame {index}")
-        return frame, log
+        return unit, self._coder(unit.update, unit.level, unit.quantizer)
 
     def frames(self, start: int = 0, stop: int | None = None) -> Iterator[tuple[int, Frame, SymbolLog]]:
         """Every intact frame of a range; damaged ones add a line to `problems` and are left out."""
@@ -100,6 +123,15 @@ class VideoDecoder:
                     self.problems.append(str(e))
                 continue
             yield index, frame, log
+
+
+@contextmanager
+def _naming(index: int) -> Iterator[None]:
+    """Damage is of this frame."""
+    try:
+        yield
+    except CorruptBitstreamError as error:
+        raise CorruptBitstreamError(f"frame {index}: {error}") from error
 
 
 @dataclass

@@ -119,5 +119,10 @@ class Job:
         """Whether all frames are coded one way, whatever their quality."""
         return not self.plan.strategy and self.plan.refine == "none" and self.options.target_psnr is None
 
+    @property
+    def in_chains(self) -> bool:
+        """Whether frames may refer to others."""
+        return self.family.predicts and self.options.key_seconds > 0
+
     def trade_off(self, level: RateLevel) -> TradeOff:
         return self.family.trade_off(level)

@@ -31,7 +31,8 @@ class EncodeOptions:
     preset's where None; refine_steps are per frame. lossless: keep every sample; leaves no choice of rate, quantiser
     and refinement, nor of a model that is not made for it. update_parameters is one of `vidcodec.updates.strategy`;
     where None, low rank for large streams (`vidcodec.codec.steps.paying_strategy`), else those of learned importance if
-    the weights come with scores, else all. work: a folder where finished steps are kept until the file is written, for
+    the weights come with scores, else all. key_seconds: after so many seconds at the
+    latest comes a frame that refers to no other one; 0: none does. work: a folder where finished steps are kept until the file is written, for
     a later run with these options to go on from.
 
     Raises RateControlError, UnsupportedInputError, and ModelNotFoundError for a family that cannot be imported.
@@ -56,6 +57,7 @@ class EncodeOptions:
     device: str = "auto"
     seed: int = 0
     lossless: bool = False
+    key_seconds: float = 0.0
     work: Path | None = None
 
     def __post_init__(self) -> None:
@@ -68,6 +70,8 @@ class EncodeOptions:
             value = getattr(self, name)
             if value is not None and not (value > 0 and math.isfinite(value)):
                 raise RateControlError(f"'{name}' must be above zero, not {value:g}")
+        if not self.key_seconds >= 0:
+            raise UnsupportedInputError(f"'key_seconds' must not be negative, not {self.key_seconds:g}")
         if not self.max_minutes > 0:
             raise RateControlError("'max_minutes' must be above zero; without adaptation: 'preset' fast")
         for name, known in _CHOICES.items():

@@ -6,6 +6,7 @@ import os
 import tempfile
 from array import array
 from collections.abc import Sequence
+from dataclasses import replace
 from types import TracebackType
 from typing import overload
 
@@ -14,13 +15,15 @@ from vidcodec.errors import OutputError
 
 
 class UnitSpool(Sequence[FrameUnit]):
-    """A list of frame units in an unlinked temporary file; their sizes stay in memory.
+    """A list of frame units in an unlinked temporary file, in their order; their sizes stay in memory.
 
     Raises OutputError when the file cannot be made or the disk is full.
     """
 
     def __init__(self) -> None:
         self._ends = array("q", [0])
+        self._sizes = array("q")
+        self._key: FrameUnit | None = None
         try:
             self._file = tempfile.TemporaryFile(prefix="vidcodec-", buffering=0)  # noqa: SIM115
         except OSError as error:
@@ -36,11 +39,14 @@ class UnitSpool(Sequence[FrameUnit]):
                 raise _failure(error) from error
             data, offset = data[written:], offset + written
         self._ends.append(offset)
+        if unit.is_key:
+            self._key = replace(unit, payload=b"")
+        self._sizes.append(len(unit.to_bytes(self._key.settings if self._key else None)))
 
     @property
     def sizes(self) -> list[int]:
-        """Bytes of every unit's payload."""
-        return [b - a for a, b in zip(self._ends, self._ends[1:], strict=False)]
+        """Bytes of every unit's payload in the file; a predicted frame need not repeat its key frame's settings."""
+        return self._sizes.tolist()
 
     def __len__(self) -> int:
         return len(self._ends) - 1

@@ -41,6 +41,8 @@ class CodedFrame(NamedTuple):
     payload: bytes
     log: SymbolLog
     show: Callable[[], Frame]
+    left: Any = None  # what frames that refer to this one need of it
+    predicted: bool = False
 
 
 class PictureCoder(Protocol):
@@ -67,6 +69,8 @@ class CodedPicture(NamedTuple):
     payload: bytes
     log: SymbolLog
     show: Callable[[], Tensor]
+    left: Any = None  # what pictures that refer to this one need of it
+    predicted: bool = False
 
 
 class PlaneCoder(ABC):
@@ -80,6 +84,14 @@ class PlaneCoder(ABC):
     @abstractmethod
     def decode(self, payload: bytes, height: int, width: int) -> tuple[Tensor, SymbolLog]:
         """Planes of a padded picture of this size."""
+
+    def encode_after(self, planes: Tensor, reference: Any) -> list[CodedPicture]:
+        """Ways of coding a picture with what another one left at hand: by itself, predicted from it, or both."""
+        raise NotImplementedError(f"{type(self).__name__} predicts no pictures")
+
+    def reconstruct(self, payload: bytes, height: int, width: int, reference: Any = None) -> CodedPicture:
+        """What `encode` coded, or with the same reference `encode_after`, with what it leaves to others."""
+        raise NotImplementedError(f"{type(self).__name__} predicts no pictures")
 
 
 @dataclass(frozen=True)
@@ -95,11 +107,27 @@ class FrameCoder:
         return self.planes.extra
 
     def encode(self, frame: Frame) -> CodedFrame:
-        return self.coded(frame, self.planes.encode(frame_to_planes(frame, self.video.bit_depth, self.multiple)))
+        return self.coded(frame.pts, self.planes.encode(self._planes(frame)))
 
-    def coded(self, frame: Frame, picture: CodedPicture) -> CodedFrame:
+    def encode_after(self, frame: Frame, reference: Any) -> list[CodedFrame]:
+        """Ways of coding a frame with what another one left at hand: by itself, predicted from it, or both."""
+        return [self.coded(frame.pts, way) for way in self.planes.encode_after(self._planes(frame), reference)]
+
+    def reconstruct(self, payload: bytes, pts: int, reference: Any = None) -> CodedFrame:
+        """What `encode` coded, or with the same reference `encode_after`, with what it leaves to others."""
+        size = padded_size(self.video.height, self.video.width, self.multiple)
+        return self.coded(pts, self.planes.reconstruct(payload, *size, reference))
+
+    def coded(self, pts: int, picture: CodedPicture) -> CodedFrame:
         """The frame of a coded picture."""
-        return CodedFrame(picture.payload, picture.log, lambda: planes_to_frame(picture.show(), self.video, frame.pts))
+
+        def show() -> Frame:
+            return planes_to_frame(picture.show(), self.video, pts)
+
+        return CodedFrame(picture.payload, picture.log, show, picture.left, picture.predicted)
+
+    def _planes(self, frame: Frame) -> Tensor:
+        return frame_to_planes(frame, self.video.bit_depth, self.multiple)
 
     def decode(self, payload: bytes, pts: int) -> tuple[Frame, SymbolLog]:
         size = padded_size(self.video.height, self.video.width, self.multiple)
@@ -165,6 +193,7 @@ class Family(ABC):
     folder: Path | None = None
 
     lossless: ClassVar[bool] = False
+    predicts: ClassVar[bool] = False  # its coder has `encode_after` and `reconstruct`
     fitted: ClassVar[bool] = False  # symbols are found by a `fitter`, not by an analysis
     multiple: ClassVar[int] = 16  # of both sides of the pictures it takes, in luma samples
     quantizers: ClassVar[tuple[str, ...]] = ("uniform",)  # that `search_settings` knows, of `presets.QUANTIZERS`

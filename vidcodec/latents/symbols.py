@@ -15,6 +15,7 @@ from torch import Tensor
 from vidcodec.entropy.bank import bank
 from vidcodec.latents.coder import SymbolDecoder, SymbolEncoder
 from vidcodec.latents.quantizer import Quantizer, symbol_bits
+from vidcodec.latents.tables import tables
 
 
 @dataclass
@@ -60,6 +61,11 @@ class SymbolWriter:
         self.coder.put_quantised(quantizer, symbols, index)
         self.log.add_quantised(quantizer, symbols, index)
 
+    def put_flags(self, flags: np.ndarray, table: np.ndarray) -> None:
+        """Code flags, 0 or 1, each under its table of `Tables.flag_table`; side information, like z."""
+        self.coder.put(flags, table)
+        self.log.add(flags, table, float(tables().symbol_bits(flags, table).sum()), of_z=True)
+
 
 class SymbolReader:
     """What `SymbolWriter` wrote. Raises CorruptBitstreamError where the payload ends before its symbols."""
@@ -75,6 +81,12 @@ class SymbolReader:
         q = torch.zeros(index.shape, device=index.device)
         q[mask] = torch.from_numpy(symbols.astype(np.float32)).to(index.device)
         return q
+
+    def get_flags(self, table: np.ndarray) -> np.ndarray:
+        """Flags, int32, one for each table; what a damaged payload gives may be something else."""
+        flags = self.coder.get(table)
+        self.log.add(flags, table, float(tables().symbol_bits(flags, table).sum()), of_z=True)
+        return flags
 
     def get_quantised(self, quantizer: Quantizer, index: np.ndarray) -> np.ndarray:
         """Symbols of a cell of y, int32, shaped like index."""

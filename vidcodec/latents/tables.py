@@ -7,7 +7,7 @@ scales, now in units of the quantiser's step. They ship as integers, as the bank
 that wants others gives its quantisers new codes.
 
 All tables of both are one numbered list: the bank's 194, then for every kind and set the 64 tables of each of its
-quantisers.
+quantisers, then those of flags.
 """
 
 from __future__ import annotations
@@ -26,6 +26,42 @@ from vidcodec.entropy.tables import ESCAPE_BITS, CodingTables
 SETS = 4  # tables 0 .. 3 of a kind
 # Quantisers of each kind; set 0 of 'scalar' is the bank's.
 QUANTISERS = {"scalar": 1, "trellis4": 2, "trellis8": 2}
+# Frequencies of 1 under the tables of flags, of 2^16 - 2: logistic, 0.45 apart.
+FLAG_CHANCES = np.array(
+    [
+        77,
+        120,
+        188,
+        295,
+        461,
+        720,
+        1122,
+        1743,
+        2693,
+        4127,
+        6249,
+        9296,
+        13492,
+        18943,
+        25516,
+        32767,
+        40018,
+        46591,
+        52042,
+        56238,
+        59285,
+        61407,
+        62841,
+        63791,
+        64412,
+        64814,
+        65073,
+        65239,
+        65346,
+        65414,
+        65457,
+    ]
+)
 
 
 def shipped() -> Iterator[tuple[str, int]]:
@@ -47,7 +83,7 @@ class Tables(CodingTables):
     @property
     def with_bank_digest(self) -> bytes:
         """8 bytes naming these tables and the bank's."""
-        return hashlib.sha256(bank().digest + self.digest).digest()[:8]
+        return hashlib.sha256(bank().digest + self.digest + FLAG_CHANCES.astype("<u2").tobytes()).digest()[:8]
 
     def base(self, kind: str, table_set: int) -> int:
         """Number of the first table of a kind's set; the second quantiser's are 64 further on."""
@@ -61,7 +97,13 @@ class Tables(CodingTables):
     @cached_property
     def counts(self) -> tuple[np.ndarray, ...]:
         """Frequencies of every table as the bank has them: symbols -reach .. reach, escape."""
-        return bank().counts + tuple(np.concatenate([h[-2:0:-1], h]) for h in self.halves)
+        flags = tuple(np.array([1, (1 << PRECISION) - 2 - ones, ones, 1]) for ones in FLAG_CHANCES)
+        return bank().counts + tuple(np.concatenate([h[-2:0:-1], h]) for h in self.halves) + flags
+
+    def flag_table(self, ones: np.ndarray, count: np.ndarray) -> np.ndarray:
+        """Number of the table for flags of which `ones` in `count` were 1 so far; integers above 0, of one shape."""
+        nearest = np.searchsorted((FLAG_CHANCES[1:] + FLAG_CHANCES[:-1]) // 2, (ones << PRECISION) // count)
+        return len(self.counts) - len(FLAG_CHANCES) + nearest
 
     def rates(self, kind: str, table_set: int) -> np.ndarray:
         """Bits by quantiser, table index and magnitude, float32 (quantisers, 64, S + 2).

@@ -31,6 +31,7 @@ class MspFamily(Family):
     network: Msp
     _weights: dict[int, np.ndarray] = field(default_factory=dict)  # of errors, by rate level
 
+    predicts: ClassVar[bool] = True
     quantizers: ClassVar[tuple[str, ...]] = ("uniform", "rdoq", "trellis4", "trellis")
     refinements: ClassVar[tuple[str, ...]] = ("none", "lof", "sga", "best")
 

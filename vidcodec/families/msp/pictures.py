@@ -6,6 +6,7 @@ Planes are float32 (1, 6, H/2, W/2) in [-0.5, 0.5], H and W the padded luma size
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -15,14 +16,39 @@ from vidcodec.families.family import CodedPicture, PlaneCoder
 from vidcodec.families.msp.exact import ExactScales
 from vidcodec.families.msp.network import Msp
 from vidcodec.families.msp.passes import Cell
+from vidcodec.families.msp.prediction import INTER, INTRA, SKIP, Prediction, Reference, get_modes, put_modes
 from vidcodec.latents.decisions import PLAIN, Decisions
-from vidcodec.latents.quantizer import SYMBOL_LIMIT, UNIT, magnitudes, reconstruct
+from vidcodec.latents.quantizer import SYMBOL_LIMIT, UNIT, magnitudes, reconstruct, symbol_bits
 from vidcodec.latents.symbols import SymbolLog, SymbolReader, SymbolWriter
 from vidcodec.rate import RateLevel
 from vidcodec.updates.objective import autocast
 
 # (cell, means, table indices uint8) -> values in 1/256 of a step, int32, 0 where the index is 0; called cell by cell
 Take = Callable[[Cell, Tensor, np.ndarray], np.ndarray]
+
+# Of two ways of coding a picture the one that its latents say costs more by so much is not looked at any further.
+CLEARLY = 1.15
+# Bits of flags and context that a block costs at least if it is not skipped.
+CODED_BLOCK = 2.0
+# Bits that a squared step of error is worth where no weights were measured: the slope of R(D) at fine steps.
+STEP_WORTH = 6 / np.log(2)
+
+
+@dataclass
+class Tally:
+    """What the blocks of a picture cost: bits of y and errors of the latents in bits, float64 (h, w) each."""
+
+    bits: np.ndarray
+    errors: np.ndarray
+    side_bits: float = 0.0  # of z and modes
+
+    @property
+    def blocks(self) -> np.ndarray:
+        return self.bits + self.errors
+
+    @property
+    def cost(self) -> float:
+        return float(self.blocks.sum()) + self.side_bits
 
 
 class MspPictureCodec(PlaneCoder):
@@ -52,22 +78,89 @@ class MspPictureCodec(PlaneCoder):
             return y, self.model.hyper_analysis(y)
 
     @torch.no_grad()
-    def encode_latents(self, y: Tensor, z: Tensor) -> CodedPicture:
-        """Quantise and code gained latents y (1, C, h, w) and hyper-latents z."""
+    def encode_after(self, planes: Tensor, reference: Reference) -> list[CodedPicture]:
+        """As a key picture, and predicted from a reference: both, or the one that clearly costs less."""
+        y, z = self.latents(planes)
+        base, before = reference.at(self.model, self.level), reference.modes
+        key_tally, inter_tally, tally = (self._tally(y) for _ in range(3))
+        key = self.encode_latents(y, z, tally=key_tally)
+        self._encode_residual(y, Prediction(base, np.full(before.shape, INTER, np.uint8), before), inter_tally)
+        skipped = ((y - base).square() * self._weight()).sum(1)[0].double().cpu().numpy()
+        ways = np.stack([skipped, inter_tally.blocks + CODED_BLOCK, key_tally.blocks + CODED_BLOCK])
+        modes = ways.argmin(0).astype(np.uint8)  # SKIP, INTER, INTRA
+        predicted = self._encode_residual(y, Prediction(base, modes, before), tally)
+        cost = tally.cost + skipped[modes == SKIP].sum()
+        found = [(key_tally.cost, key), (cost, predicted)]
+        least = min(key_tally.cost, cost)
+        return [picture for cost, picture in found if cost <= CLEARLY * least]
+
+    def _encode_residual(self, y: Tensor, prediction: Prediction, tally: Tally) -> CodedPicture:
+        residual = (y - prediction.predicted) * prediction.coded
+        with autocast(self.device):
+            z = self.model.hyper_analysis(residual)
+        return self.encode_latents(residual, z, prediction, tally)
+
+    def _tally(self, y: Tensor) -> Tally:
+        return Tally(np.zeros(y.shape[-2:]), np.zeros(y.shape[-2:]))
+
+    def _weight(self) -> Tensor:
+        """Bits that a squared step of error is worth, by channel: (1, C, 1, 1) or one number."""
+        weight = self.decisions.weight
+        values = np.array([STEP_WORTH]) if weight is None else weight
+        return torch.from_numpy(values).to(self.device)[None, :, None, None]
+
+    @torch.no_grad()
+    def encode_latents(
+        self, y: Tensor, z: Tensor, prediction: Prediction | None = None, tally: Tally | None = None
+    ) -> CodedPicture:
+        """Quantise and code gained latents y (1, C, h, w) and hyper-latents z.
+
+        prediction: of which y is what is left to code. tally: takes note of what blocks cost.
+        """
         writer = SymbolWriter()
+        quantizer = self.decisions.quantizer
+        if prediction and not prediction.coded.any():
+            return self._all_skipped(prediction)
+        if prediction:
+            put_modes(writer, prediction.modes, prediction.before)
         index = self.scales.z_index.expand_as(z)
         coded = index > 0
+        if prediction:
+            coded = coded & prediction.coded_hyper((z.shape[-2], z.shape[-1]))
         z_hat = torch.round(z).clamp(-SYMBOL_LIMIT, SYMBOL_LIMIT) * coded
         writer.put(z_hat, index, coded, of_z=True)
+        if tally:
+            tally.side_bits += writer.log.z_bits
+            weight = self._weight()
 
         def take(cell: Cell, mean: Tensor, index: np.ndarray) -> np.ndarray:
             residual = y[(slice(None), cell.group, *cell.site)] - mean
             symbols, values = self.decisions.quantise(residual.cpu().numpy(), index, cell.group)
-            writer.put_quantised(self.decisions.quantizer, symbols, index)
+            writer.put_quantised(quantizer, symbols, index)
+            if tally:
+                error = (residual - torch.from_numpy(values).to(self.device) / UNIT).square()
+                part = weight if weight.shape[1] == 1 else weight[:, cell.group]
+                tally.errors[cell.site] += (error * part).sum(1)[0].cpu().numpy()
+                tally.bits[cell.site] += symbol_bits(quantizer, symbols, index).sum(1)[0]
             return values
 
-        y_hat = self.run_passes(z_hat, (y.shape[-2], y.shape[-1]), take)
-        return CodedPicture(writer.coder.finish(), writer.log, lambda: self.synthesise(y_hat))
+        y_hat = self.run_passes(z_hat, (y.shape[-2], y.shape[-1]), take, prediction)
+        left = self._left(y_hat, prediction)
+        return CodedPicture(
+            writer.coder.finish(), writer.log, lambda: self.synthesise(left.latents), left, prediction is not None
+        )
+
+    def _left(self, coded: Tensor, prediction: Prediction | None) -> Reference:
+        """What a picture, whose latents were coded so, leaves to later ones."""
+        if prediction is None:
+            return Reference(coded, self.level, np.full(coded.shape[-2:], INTRA, np.uint8))
+        return Reference(coded + prediction.predicted, self.level, prediction.modes)
+
+    def _all_skipped(self, prediction: Prediction) -> CodedPicture:
+        """A picture without a symbol: it takes no bytes at all."""
+        base = prediction.base
+        left = Reference(base, self.level, prediction.modes)
+        return CodedPicture(b"", SymbolLog(), lambda: self.synthesise(base), left, True)
 
     @torch.no_grad()
     def decode(self, payload: bytes, height: int, width: int) -> tuple[Tensor, SymbolLog]:
@@ -75,25 +168,48 @@ class MspPictureCodec(PlaneCoder):
 
         Raises CorruptBitstreamError for a payload that ends before its symbols.
         """
+        picture = self.reconstruct(payload, height, width)
+        return picture.show(), picture.log
+
+    @torch.no_grad()
+    def reconstruct(self, payload: bytes, height: int, width: int, reference: Reference | None = None) -> CodedPicture:
+        """What `encode` or, with its reference, `encode_after` coded. Raises as `decode`."""
         size = (height // 16, width // 16)
         reader = SymbolReader(payload)
-        index = self.scales.z_index.expand(1, self.model.config.hyper, -(-size[0] // 4), -(-size[1] // 4))
-        z_hat = reader.get(index, index > 0, of_z=True)
+        prediction = None
+        if reference:
+            base, before = reference.at(self.model, self.level), reference.modes
+            modes = get_modes(reader, before) if payload else np.full(before.shape, SKIP, np.uint8)
+            prediction = Prediction(base, modes, before)
+        if prediction and not payload:
+            return self._all_skipped(prediction)
+        z_size = (-(-size[0] // 4), -(-size[1] // 4))
+        index = self.scales.z_index.expand(1, self.model.config.hyper, *z_size)
+        coded = index > 0
+        if prediction:
+            coded = coded & prediction.coded_hyper(z_size)
+        z_hat = reader.get(index, coded, of_z=True)
         quantizer = self.decisions.quantizer
 
         def take(cell: Cell, mean: Tensor, index: np.ndarray) -> np.ndarray:
             return reconstruct(quantizer, reader.get_quantised(quantizer, index), index)
 
-        y_hat = self.run_passes(z_hat, size, take)
-        return self.synthesise(y_hat), reader.log
+        y_hat = self.run_passes(z_hat, size, take, prediction)
+        left = self._left(y_hat, prediction)
+        return CodedPicture(payload, reader.log, lambda: self.synthesise(left.latents), left, prediction is not None)
 
     @torch.no_grad()
     def synthesise(self, y_hat: Tensor) -> Tensor:
         """Decoded latents (1, C, h, w) to planes (1, 6, 8h, 8w)."""
         return self.model.synthesise(y_hat, self.level)
 
-    def run_passes(self, z_hat: Tensor, size: tuple[int, int], take: Take) -> Tensor:
-        """The passes in order; `take` gives the values of each one's cells. Returns y_hat (1, C, h, w)."""
+    def run_passes(
+        self, z_hat: Tensor, size: tuple[int, int], take: Take, prediction: Prediction | None = None
+    ) -> Tensor:
+        """The passes in order; `take` gives the values of each one's cells. Returns y_hat (1, C, h, w).
+
+        prediction: blocks that it skips are not coded, and 0.
+        """
         model, scales = self.model, self.scales
         # Encoder and decoder must run the same kernels, and libraries choose theirs by the layout in memory.
         z_hat = z_hat.clone(memory_format=torch.contiguous_format)
@@ -108,6 +224,9 @@ class MspPictureCodec(PlaneCoder):
             means = model.pass_mean[k](mean_features[grid], y_hat[grid])
             for cell, mean, index in zip(coded.cells(channels), means, indices, strict=True):
                 site = (slice(None), cell.group, *cell.site)
+                if prediction:
+                    there = prediction.coded[(..., *cell.site)]
+                    mean, index = mean * there, index * there
                 values = take(cell, mean, index.cpu().numpy().astype(np.uint8))
                 y_hat[site] = torch.from_numpy(values).to(self.device).float() / UNIT + mean
                 known[site] = torch.from_numpy(magnitudes(values)).to(self.device).double()

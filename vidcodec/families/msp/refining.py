@@ -89,7 +89,7 @@ class FrameRefiner:
             found.append(self.refiners[search.method].refine(planes, *start, left * search.share, told, numbers))
             coder = self.coders[search.method]
             for frame, way, y, z in zip(frames, ways, *(v.split(1) for v in found[-1]), strict=True):
-                way.append(coder.coded(frame, latents(coder).encode_latents(y, z)))
+                way.append(coder.coded(frame.pts, latents(coder).encode_latents(y, z)))
         return ways
 
 

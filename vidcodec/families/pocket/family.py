@@ -162,4 +162,4 @@ class PocketFitter:
         assert isinstance(coder.planes, PocketPictureCodec)
         size = (self.fit.work.h, self.fit.work.w)
         pictures = (coder.planes.code(self.fit.grids(i), *size) for i in range(len(self.frames)))
-        return [coder.coded(frame, picture) for frame, picture in zip(self.frames, pictures, strict=True)]
+        return [coder.coded(frame.pts, picture) for frame, picture in zip(self.frames, pictures, strict=True)]
