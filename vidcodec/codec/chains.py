@@ -74,7 +74,7 @@ class Chains:
         best, least = None, float("inf")
         for finer in FINER:
             level = RateLevel(min(self.level.steps + finer, self.job.family.top.steps))
-            key = last = self._measured(index, frame, self.coder(level).encode(frame), level, True)
+            key = last = self._measured(index, frame, self.coder(level).encode_after(frame, None)[0], level, True)
             costs = []
             for i, following in enumerate(ahead, index + 1):
                 last = self._next(i, following, last, compare=True)

@@ -86,7 +86,7 @@ class PlaneCoder(ABC):
         """Planes of a padded picture of this size."""
 
     def encode_after(self, planes: Tensor, reference: Any) -> list[CodedPicture]:
-        """Ways of coding a picture with what another one left at hand: by itself, predicted from it, or both."""
+        """Ways of coding a picture with what another one left (None: by itself): predicted, by itself, or both."""
         raise NotImplementedError(f"{type(self).__name__} predicts no pictures")
 
     def reconstruct(self, payload: bytes, height: int, width: int, reference: Any = None) -> CodedPicture:
@@ -110,7 +110,7 @@ class FrameCoder:
         return self.coded(frame.pts, self.planes.encode(self._planes(frame)))
 
     def encode_after(self, frame: Frame, reference: Any) -> list[CodedFrame]:
-        """Ways of coding a frame with what another one left at hand: by itself, predicted from it, or both."""
+        """As `PlaneCoder.encode_after`."""
         return [self.coded(frame.pts, way) for way in self.planes.encode_after(self._planes(frame), reference)]
 
     def reconstruct(self, payload: bytes, pts: int, reference: Any = None) -> CodedFrame:

@@ -26,8 +26,11 @@ from vidcodec.updates.objective import autocast
 # (cell, means, table indices uint8) -> values in 1/256 of a step, int32, 0 where the index is 0; called cell by cell
 Take = Callable[[Cell, Tensor, np.ndarray], np.ndarray]
 
-# Of two ways of coding a picture the one that its latents say costs more by so much is not looked at any further.
-CLEARLY = 1.15
+# Of two ways of coding a picture the one that its latents say costs more by so much is not looked at any further; by so
+# much less where what the other costs is known of an earlier picture only.
+CLEARLY, UNSURE = 1.15, 0.8
+# An error in a picture that others are predicted from weighs so many times.
+INHERITED = 2.0
 # Bits of flags and context that a block costs at least if it is not skipped.
 CODED_BLOCK = 2.0
 # Bits that a squared step of error is worth where no weights were measured: the slope of R(D) at fine steps.
@@ -42,13 +45,18 @@ class Tally:
     errors: np.ndarray
     side_bits: float = 0.0  # of z and modes
 
+    @classmethod
+    def of(cls, y: Tensor) -> Tally:
+        """An empty one for latents (1, C, h, w)."""
+        return cls(np.zeros(y.shape[-2:]), np.zeros(y.shape[-2:]))
+
     @property
     def blocks(self) -> np.ndarray:
-        return self.bits + self.errors
+        return self.bits + INHERITED * self.errors + CODED_BLOCK
 
     @property
     def cost(self) -> float:
-        return float(self.blocks.sum()) + self.side_bits
+        return float((self.bits + INHERITED * self.errors).sum()) + self.side_bits
 
 
 class MspPictureCodec(PlaneCoder):
@@ -78,30 +86,50 @@ class MspPictureCodec(PlaneCoder):
             return y, self.model.hyper_analysis(y)
 
     @torch.no_grad()
-    def encode_after(self, planes: Tensor, reference: Reference) -> list[CodedPicture]:
-        """As a key picture, and predicted from a reference: both, or the one that clearly costs less."""
+    def encode_after(self, planes: Tensor, reference: Reference | None) -> list[CodedPicture]:
+        """Predicted from a reference, as a key picture, or both where neither clearly costs less; None: a key picture.
+
+        Pictures to come will be predicted from this one, so errors weigh `INHERITED` times.
+        """
         y, z = self.latents(planes)
+        if reference is None:
+            return [self._key(y, z)]
         base, before = reference.at(self.model, self.level), reference.modes
-        key_tally, inter_tally, tally = (self._tally(y) for _ in range(3))
-        key = self.encode_latents(y, z, tally=key_tally)
-        self._encode_residual(y, Prediction(base, np.full(before.shape, INTER, np.uint8), before), inter_tally)
-        skipped = ((y - base).square() * self._weight()).sum(1)[0].double().cpu().numpy()
-        ways = np.stack([skipped, inter_tally.blocks + CODED_BLOCK, key_tally.blocks + CODED_BLOCK])
-        modes = ways.argmin(0).astype(np.uint8)  # SKIP, INTER, INTRA
-        predicted = self._encode_residual(y, Prediction(base, modes, before), tally)
-        cost = tally.cost + skipped[modes == SKIP].sum()
-        found = [(key_tally.cost, key), (cost, predicted)]
-        least = min(key_tally.cost, cost)
-        return [picture for cost, picture in found if cost <= CLEARLY * least]
+        skipped = INHERITED * ((y - base).square() * self._weight()).sum(1)[0].double().cpu().numpy()
+        if (skipped <= CODED_BLOCK).all():
+            return [self._all_skipped(Prediction(base, np.full(before.shape, SKIP, np.uint8), before, reference.alone))]
+
+        def predicted(alone: np.ndarray) -> tuple[float, CodedPicture]:
+            modes = np.stack([skipped, inter.blocks, alone]).argmin(0).astype(np.uint8)  # SKIP, INTER, INTRA
+            tally = Tally.of(y)
+            picture = self._encode_residual(y, Prediction(base, modes, before, alone), tally)
+            return tally.cost + float(skipped[modes == SKIP].sum()), picture
+
+        inter = Tally.of(y)
+        everywhere = np.full(before.shape, INTER, np.uint8)
+        self._encode_residual(y, Prediction(base, everywhere, before, reference.alone), inter)
+        # What blocks cost without a reference is about what they cost last time: good enough where that is much more.
+        if reference.alone is not None:
+            cost, picture = predicted(reference.alone)
+            if CLEARLY * cost < UNSURE * float(reference.alone.sum()):
+                return [picture]
+        key = self._key(y, z)
+        cost, picture = predicted(key.left.alone)
+        alone = float(key.left.alone.sum())
+        return [way for own, other, way in ((cost, alone, picture), (alone, cost, key)) if own <= CLEARLY * other]
+
+    def _key(self, y: Tensor, z: Tensor) -> CodedPicture:
+        """Coded by itself, with note of what its blocks cost."""
+        tally = Tally.of(y)
+        picture = self.encode_latents(y, z, tally=tally)
+        blocks = tally.blocks + tally.side_bits / tally.bits.size
+        return picture._replace(left=picture.left._replace(alone=blocks))
 
     def _encode_residual(self, y: Tensor, prediction: Prediction, tally: Tally) -> CodedPicture:
         residual = (y - prediction.predicted) * prediction.coded
         with autocast(self.device):
             z = self.model.hyper_analysis(residual)
         return self.encode_latents(residual, z, prediction, tally)
-
-    def _tally(self, y: Tensor) -> Tally:
-        return Tally(np.zeros(y.shape[-2:]), np.zeros(y.shape[-2:]))
 
     def _weight(self) -> Tensor:
         """Bits that a squared step of error is worth, by channel: (1, C, 1, 1) or one number."""
@@ -154,12 +182,12 @@ class MspPictureCodec(PlaneCoder):
         """What a picture, whose latents were coded so, leaves to later ones."""
         if prediction is None:
             return Reference(coded, self.level, np.full(coded.shape[-2:], INTRA, np.uint8))
-        return Reference(coded + prediction.predicted, self.level, prediction.modes)
+        return Reference(coded + prediction.predicted, self.level, prediction.modes, prediction.alone)
 
     def _all_skipped(self, prediction: Prediction) -> CodedPicture:
         """A picture without a symbol: it takes no bytes at all."""
         base = prediction.base
-        left = Reference(base, self.level, prediction.modes)
+        left = Reference(base, self.level, prediction.modes, prediction.alone)
         return CodedPicture(b"", SymbolLog(), lambda: self.synthesise(base), left, True)
 
     @torch.no_grad()

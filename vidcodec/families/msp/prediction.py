@@ -36,6 +36,7 @@ class Reference(NamedTuple):
     latents: Tensor  # (1, C, h, w), in steps of their rate level
     level: Tensor  # (1,)
     modes: np.ndarray  # (h, w) uint8
+    alone: np.ndarray | None = None  # (h, w) what its blocks cost, in bits, without a reference; of an encoder
 
     def at(self, model: Msp, level: Tensor) -> Tensor:
         """The latents (1, C, h, w) in steps of another rate level, rounded."""
@@ -49,6 +50,7 @@ class Prediction(NamedTuple):
     base: Tensor  # (1, C, h, w)
     modes: np.ndarray  # (h, w) uint8
     before: np.ndarray  # modes of the reference
+    alone: np.ndarray | None = None  # as in `Reference`
 
     @property
     def predicted(self) -> Tensor:
