@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import math
+from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -212,23 +213,8 @@ def run(args: argparse.Namespace) -> int:
 
         options = EncodeOptions(
             sampling=Sampling(args.fps, args.keyframes, args.start, args.duration),
-            quality=args.quality,
-            target_psnr=args.target_psnr,
-            target_bpp=args.target_bpp,
-            target_size=args.target_size,
-            preset=args.preset,
             max_minutes=args.max_time,
-            adapt=args.adapt,
-            update_prior=args.update_prior,
-            update_parameters=args.update_parameters,
-            refine=args.refine,
-            quantizer=args.quantizer,
-            model=args.model,
-            weights=args.weights,
-            device=args.device,
-            seed=args.seed,
-            lossless=args.lossless,
-            work=args.work,
+            **{f.name: getattr(args, f.name) for f in fields(EncodeOptions) if f.name in args},
         )
         result = encode_video(args.input, output, options, progress)
     console.outcome(result, summary, json=args.json)
