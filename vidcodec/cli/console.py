@@ -11,34 +11,12 @@ from typing import Any
 from vidcodec.files import plain
 
 # Parameters of the library that are options here; others are called as they are.
-OPTIONS = {
-    "max_minutes": "--max-time",
-    **{
-        name: f"--{name.replace('_', '-')}"
-        for name in (
-            "adapt",
-            "codec",
-            "device",
-            "duration",
-            "fps",
-            "lossless",
-            "model",
-            "preset",
-            "qp",
-            "quality",
-            "quantizer",
-            "refine",
-            "start",
-            "strategy",
-            "target_bpp",
-            "target_psnr",
-            "target_size",
-            "update_parameters",
-            "update_prior",
-            "weights",
-        )
-    },
-}
+NAMES = (
+    *("adapt", "codec", "device", "duration", "fps", "lossless", "model", "preset", "qp", "quality", "quantizer"),
+    *("refine", "start", "strategy", "target_bpp", "target_psnr", "target_size", "update_parameters", "update_prior"),
+    "weights",
+)
+OPTIONS = {"max_minutes": "--max-time", **{name: f"--{name.replace('_', '-')}" for name in NAMES}}
 
 
 def with_options(text: str) -> str:

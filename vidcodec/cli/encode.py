@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from vidcodec.cli import console
 from vidcodec.cli.arguments import (
     NDJSON,
+    add_fps,
     add_general_options,
     add_model_options,
     add_overwrite,
@@ -18,7 +19,6 @@ from vidcodec.cli.arguments import (
     check_input,
     check_output,
     duration,
-    frames_per_second,
     number,
     seconds,
     size_in_bytes,
@@ -87,13 +87,7 @@ def add_parser(subparsers: Any) -> None:
 
     which = parser.add_argument_group("which frames")
     rate = which.add_mutually_exclusive_group()
-    rate.add_argument(
-        "--fps",
-        type=frames_per_second,
-        default=frames_per_second("2"),
-        metavar="RATE",
-        help="frames per second to take, like 2, 0.5 or 30000/1001; source: every frame (default: 2)",
-    )
+    add_fps(rate)
     rate.add_argument("--keyframes", action="store_true", help="take the source's own key frames instead")
     which.add_argument("--start", type=seconds, default=0.0, metavar="TIME", help="begin here: seconds or [hh:]mm:ss")
     which.add_argument("--duration", type=duration, metavar="TIME", help="end so much later (default: at the end)")
