@@ -17,7 +17,7 @@ from vidcodec.entropy.rates import CellCoder, rate_of_symbols, ste_round, symbol
 from vidcodec.entropy.scales import MAX_INDEX
 from vidcodec.latents.decisions import Decisions
 from vidcodec.latents.quantizer import UNIT, Quantizer, states
-from vidcodec.latents.tables import tables
+from vidcodec.latents.tables import rates
 
 UNLIKELY = 9.0  # bits
 
@@ -71,7 +71,9 @@ def deciding(decisions: Sequence[Decisions]) -> CellCoder:
 def neighbouring_bits(
     quantizer: Quantizer, symbols: np.ndarray, row: np.ndarray, low: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Bits of symbols, coded under indices `row`, by the tables of indices `low` and `low` + 1; float64, same shape."""
-    walked = states(quantizer, symbols, row)
-    below, above = (tables().symbol_bits(symbols, quantizer.table(low + step, walked)) for step in (0, 1))
+    """Bits of symbols, coded under indices `row`, by the tables of indices `low` and `low` + 1; float32, same shape."""
+    bits = rates(quantizer.kind, quantizer.table_set)
+    use = 0 if quantizer.machine is None else quantizer.machine.use[states(quantizer, symbols, row)]
+    size = np.minimum(np.abs(symbols), bits.shape[-1] - 1)
+    below, above = (bits[use, quantizer.scale_index(low + step), size] for step in (0, 1))
     return below, above
