@@ -158,9 +158,9 @@ def test_components_that_bring_nothing_are_shut(model: Msp) -> None:
     with torch.no_grad():
         for x in grid.u.values():
             x.add_(0.01)
-    grid.gained[name + LEFT][1] = 1.0
+    grid.gained[grid.components[name + LEFT].start + 1] = 1.0
     shut = grid.prune(10**9, grid.usual_exponents(), 1.0)
-    assert shut == sum(g.numel() for n, g in grid.gates.items() if not n.endswith(RIGHT)) - 1
+    assert shut == sum(c.stop - c.start for n, c in grid.components.items() if not n.endswith(RIGHT)) - 1
     update = grid.update()
     assert set(update.tensors) == {name}
     assert update.tensors[name].factors is not None
@@ -171,13 +171,12 @@ def test_gains_are_accounted_to_components(model: Msp) -> None:
     grid = grid_of(model)
     part = "synthesis.stem.weight" + LEFT
     for x in grid.u.values():
-        x.grad = torch.zeros_like(x)
+        x.grad = torch.full_like(x, 2.0)
     grid.account()
     with torch.no_grad():
-        grid.u[part][:, 1] -= 0.5
-    grid.u[part].grad = torch.full_like(grid.u[part], 2.0)
+        grid.u["factors"][(grid.component == grid.components[part].start + 1)[: len(grid.u["factors"])]] -= 0.5
     grid.account()
-    rows = grid.u[part].shape[0]
+    rows = grid.shapes[part][0]
     assert grid.payoff(10)["synthesis.stem.weight"].tolist() == pytest.approx([0.0, 10.0 * rows])
 
 
