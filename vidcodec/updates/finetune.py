@@ -142,9 +142,9 @@ class Pace:
         return share >= 1.0 or (share >= self.next_measure and share + self._lasting(self.measuring) < 1.0)
 
     def measured(self, share: float, seconds: float) -> None:
-        """A measure took so long; of limited time they take no more than about a quarter."""
+        """A measure took so long; of limited time they take no more than about a twelfth."""
         self.measuring = seconds
-        self.next_measure = share + max(self.c.measure_every, 4 * self._lasting(seconds))
+        self.next_measure = share + max(self.c.measure_every, 12 * self._lasting(seconds))
 
     def _lasting(self, seconds: float) -> float:
         """As a share of the time there is, but for a last measure."""
@@ -281,7 +281,7 @@ class Finetuner:
                 recent = parts["loss"] if step == 0 else 0.9 * recent + 0.1 * parts["loss"]
             step += 1
             share = pace.share(step)
-            if pace.is_due(share):
+            if pace.is_due(share) and (share >= 1.0 or phase != "free"):  # real factors could not be sent
                 now, seconds = self._timed_measure()
                 now |= {"step": step, "phase": phase, "loss": recent, "trust": trust}
                 pace.measured(share, seconds)
@@ -289,8 +289,8 @@ class Finetuner:
                     curve.append(now)
                 if now["cost"] < best["cost"]:
                     best, best_state, worse = now, self._state(), 0
-                elif not now["cost"] < 1.005 * best["cost"]:  # clearly worse, or not a number
-                    worse += 1
+                elif not now["cost"] < 1.005 * best["cost"] and not (self.factors and best["phase"] == "start"):
+                    worse += 1  # clearly worse, or not a number; rounded factors may yet have to earn their bits
                 if worse >= c.patience:  # too bold for this video: back to the best state, with shorter steps
                     self._restore(best_state)
                     trust, worse = trust / 3, 0
@@ -354,9 +354,10 @@ class Finetuner:
         def settle(shift: int) -> None:
             grid.settle({part: min(max(k - shift, 0), MAX_STEP_EXPONENT) for part, k in steps.items()})
 
-        def cost(shift: int) -> float:
+        def cost(shift: int) -> float:  # with the bits that training charges: writing an update takes long
             settle(shift)
-            return self.measure()["cost"]
+            found = measured_cost(self.model, grid.parameters(), self.objective, self.source, b"")
+            return found["cost"] + float(grid.component_bits(grid.step).sum()) / pixels
 
         costs = {shift: cost(shift) for shift in (0, 1)}
         way = 1 if costs[1] < costs[0] else -1
