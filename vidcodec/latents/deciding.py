@@ -27,8 +27,8 @@ def deciding(decisions: Sequence[Decisions]) -> CellCoder:
 
     decisions: one for each picture of the batch, all with one quantiser, or one for all pictures. The gradient towards
     a table index is the slope between neighbouring tables (of unlikely symbols, the smooth rate's), that towards a
-    residual the smooth rate's, as in `rate_of_symbols`. Samples of index 0, which no file codes, train as if they were
-    rounded, so that an index can grow again.
+    residual the smooth rate's, as in `rate_of_symbols`. Samples of index 0, which no file codes, are zero and free, as
+    in files; their gradients are those of rounded ones, so that an index can grow again.
     """
     quantizer = decisions[0].quantizer
     unit, finer = quantizer.spacing, quantizer.finer
@@ -51,7 +51,7 @@ def deciding(decisions: Sequence[Decisions]) -> CellCoder:
             return torch.from_numpy(a).to(y.device)
 
         coded = tensor(row > 0)
-        decided = torch.where(coded, tensor(values), residual.detach())
+        decided = tensor(values)
         # At the ends of the range the gradient must be able to lead back inside.
         inside = index + (index.clamp(1.0, float(MAX_INDEX)) - index).detach()
         along = tensor(slope) * (inside - tensor(low))
@@ -60,10 +60,9 @@ def deciding(decisions: Sequence[Decisions]) -> CellCoder:
         telling = tensor((charged < UNLIKELY) & (quantizer.scale_index(low) < quantizer.scale_index(low + 1)))
         own = tensor(charged) + torch.where(telling, along, far - far.detach())
         smooth = symbol_bits(residual / unit, index.detach() + finer)
-        rounded = ste_round(residual)
-        bits = torch.where(coded, own + smooth - smooth.detach(), rate_of_symbols(residual, rounded, index, "mixed"))
-        q = torch.where(coded, residual + (decided - residual).detach(), rounded)
-        return q, bits.sum((1, 2, 3))
+        uncoded = rate_of_symbols(residual, ste_round(residual), index, "mixed")
+        bits = torch.where(coded, own + smooth - smooth.detach(), uncoded - uncoded.detach())
+        return residual + (decided - residual).detach(), bits.sum((1, 2, 3))
 
     return code
 
