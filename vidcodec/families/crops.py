@@ -12,9 +12,10 @@ from vidcodec.families.planes import frame_to_planes, padded_size
 from vidcodec.video import Frame
 
 # Luma samples of one finetuning step. Frames of up to half as many go in whole, since what crops lose at their borders
-# would teach the network about crops; of larger ones, crops of a side of `SIDE`.
+# would teach the network about crops. Of larger ones a step takes `CROPS` crops of a side of `SIDE`: in a minute on one
+# core more steps of fewer crops bring more (results/free_adaptation.md).
 STEP_PIXELS = 300_000
-SIDE = 256
+SIDE, CROPS = 256, 2
 CHECK_PIXELS = 800_000  # that measures see: a few steps' worth
 CACHE_PIXELS = 40_000_000  # 240 MB of planes
 
@@ -42,9 +43,10 @@ class FrameCrops:
         height, width = frames[0].y.shape
         self.pixels = pixels or height * width * len(frames)
         h, w = padded_size(height, width, multiple)
-        size = size or (max(h, w) if h * w <= STEP_PIXELS / 2 else SIDE)
+        whole = h * w <= STEP_PIXELS / 2
+        size = size or (max(h, w) if whole else SIDE)
         self.crop = (min(size, h), min(size, w))
-        self.batch = max(1, round(STEP_PIXELS / (self.crop[0] * self.crop[1])))
+        self.batch = max(1, round(STEP_PIXELS / (h * w))) if whole else CROPS
         self._small = h * w * len(frames) <= CACHE_PIXELS
         self._cache: dict[int, Tensor] = {}
         self.check_pixels = check_pixels
