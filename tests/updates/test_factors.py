@@ -63,7 +63,7 @@ def random_factors(model: Msp, most: int, spread: float, seed: int, *, normal: b
 
 
 def finetune(base: Msp, rank: int = 2, *, pixels: int = 10**8, **changes: object) -> tuple[Finetuner, Finetuned]:
-    defaults = {"steps": 14, "batch": 2, "seed": 5, "factor_lr": 0.02, "whole_lr": 0.01, "bold_encoder_lr": 1e-3}
+    defaults = {"steps": 14, "batch": 2, "seed": 5, "factor_lr": 0.02, "whole_lr": 0.01, "encoder_lr": 1e-3}
     config = FinetuneConfig(**{"measure_every": 0.2, **defaults, **changes})  # type: ignore[arg-type]
     source, objective = Pictures(pixels), MspObjective(base, LEVEL)
     tuner = Finetuner(base, objective, source, AdaptivePrior(), config, of_rank(base, rank))
@@ -195,9 +195,9 @@ def test_bold_where_many_pixels_share_it(make_tiny: Callable[..., Msp]) -> None:
 
 
 def test_larger_streams_get_greater_ranks() -> None:
-    ranks = [paying_rank(size) for size in (0, 10_000, 60_000, 400_000, 1_700_000, 50_000_000)]
+    ranks = [paying_rank(size) for size in (0, 60_000, 1_700_000, 8_000_000, 50_000_000)]
     assert ranks == sorted(ranks)
-    assert ranks[2] == 0  # twenty small frames: entries of learned importance
+    assert ranks[2] == 0  # minutes of small frames: entries of learned importance
     assert ranks[3] >= 1
     assert ranks[-1] <= MAX_RANK
 
@@ -205,11 +205,11 @@ def test_larger_streams_get_greater_ranks() -> None:
 def test_what_a_user_asks_for_stands() -> None:
     learned = Strategy("learned-laplace")
     assert paying_strategy(EncodeOptions(), learned, 10_000) == learned
-    assert paying_strategy(EncodeOptions(), learned, 2_000_000).name == "low-rank"
+    assert paying_strategy(EncodeOptions(), learned, 8_000_000).name == "low-rank"
     for options in (
         EncodeOptions(update_parameters="learned"),
         EncodeOptions(update_parameters="all"),
         EncodeOptions(update_prior="spike-slab"),
         EncodeOptions(adapt="encoder"),
     ):
-        assert paying_strategy(options, learned, 2_000_000) == learned
+        assert paying_strategy(options, learned, 8_000_000) == learned

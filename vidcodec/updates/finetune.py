@@ -61,8 +61,8 @@ class FinetuneConfig:
         parameters, the same part less. Few entries do not overshoot, and want the time.
     measure_every: share of the run between measures.
     patience: so many measures in a row clearly worse than the best, and the tuner goes back to it.
-    bold_encoder_lr, factor_lr, whole_lr: of Adam where the update is of low rank, in weight units: of the encoder, of
-        factors, of everything that is sent whole.
+    factor_lr, whole_lr: of Adam where the update is of low rank, in weight units: of factors, of everything that is
+        sent whole.
     free_share: the part of the steps before factors are rounded and charged.
     hope: components are shut then that cost more than so many times what they have brought.
     """
@@ -71,7 +71,7 @@ class FinetuneConfig:
     steps: int = 300
     max_seconds: float = math.inf
     batch: int = 4
-    encoder_lr: float = 5e-5
+    encoder_lr: float = 2e-4
     vector_lr: float = 0.1
     matrix_lr: float = 0.005
     damping: float = 0.1
@@ -84,7 +84,6 @@ class FinetuneConfig:
     patience: int = 2
     seed: int = 0
     coarsest: float = 0.5  # no grid step beyond this part of a tensor's root mean square
-    bold_encoder_lr: float = 3e-4
     factor_lr: float = 1.2e-3
     whole_lr: float = 6e-4
     free_share: float = 0.4
@@ -181,8 +180,7 @@ class Finetuner:
         self.free = [] if config.scope == "decoder" else [p for n, p in self.model.named_parameters() if n not in sent]
         self.grid = self._grid({n: p.detach().clone() for n, p in sent.items() if n in chosen.masks}, chosen)
         self.u = self.grid.u
-        self.encoder_lr = config.bold_encoder_lr if self.factors else config.encoder_lr
-        self.free_optimiser = torch.optim.Adam(self.free or [torch.zeros(1)], lr=self.encoder_lr, betas=(0.9, 0.99))
+        self.free_optimiser = torch.optim.Adam(self.free or [torch.zeros(1)], lr=config.encoder_lr, betas=(0.9, 0.99))
         self.update_optimiser = self._update_optimiser()
         # Vectors first: they explain what whole channels have in common, so that matrices need not.
         vectors_first = prior.slope is not None and not self.factors and any(map(is_vector, self.u))
@@ -331,7 +329,7 @@ class Finetuner:
         if self.factors and not self.factors.settled:
             self.factors.account()
         for g in self.free_optimiser.param_groups:
-            g["lr"] = self.encoder_lr * rate
+            g["lr"] = self.c.encoder_lr * rate
         self.free_optimiser.step()
         self.free_optimiser.zero_grad(set_to_none=True)
         if self.update_optimiser:
