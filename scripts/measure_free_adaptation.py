@@ -8,8 +8,9 @@ Adam on random crops, cosine schedule, plain rounding of symbols, one core. 'fre
 no price in training. Its factors are rounded only afterwards, to the power of two nearest to a part of their root mean
 square, and coded by the update coder: real bytes.
 
-'tuned': what `encode` does (`Finetuner`, rank 4), and variants of it, one change each: settings of `FinetuneConfig`,
-'rank', 'crop' (luma samples of a side) or 'symbols=rounded' for a training that knows nothing of the quantiser.
+'tuned': what `encode` does (`Finetuner`, 'learned' entries) and variants of it, one change each: settings of
+`FinetuneConfig`, 'parameters', 'crop' (luma samples of a side) or 'symbols=rounded' for a training that knows nothing
+of the quantiser.
 Judged as files are: real bytes of the frames that judge, under the quantiser that suits the shipped network.
 
 A network is judged on whole frames spread over the clip: ideal bits of rounded symbols, and error in float arithmetic
@@ -224,15 +225,15 @@ class Coded:
     def tuned(self, variant: str, seconds: float) -> Figure:
         """What `encode`'s finetuning gives in so many seconds of the processor, with a few things changed."""
         changes = dict(c.split("=") for c in variant.split("+") if c != "usual")
-        symbols, rank = changes.pop("symbols", "decided"), int(changes.pop("rank", 4))
+        symbols, strategy = changes.pop("symbols", "decided"), Strategy.parse(changes.pop("parameters", "learned"))
         side = int(changes.pop("crop", 0)) or None
         decided = self.family.decisions(self.settings, self.level, self.pictures)
         objective = self.family.objective(self.level, self.clip.format, PLAIN if symbols == "rounded" else decided)
         crops = self.family.crops(self.clip.frames, self.clip.format, size=side)
         settings = {"batch": crops.batch, **{k: type(getattr(FinetuneConfig, k))(v) for k, v in changes.items()}}
         config = FinetuneConfig(steps=10**9, max_seconds=seconds, **settings)
-        finetune.time = SimpleNamespace(monotonic=time.process_time)  # type: ignore[attr-defined]  # a shared core
-        selection = select(Strategy("low-rank", rank), self.family.network)
+        finetune.time = SimpleNamespace(monotonic=time.process_time)  # type: ignore[assignment]  # a shared core
+        selection = select(strategy, self.family.network, pixels=crops.pixels)
         done = Finetuner(self.family.network, objective, crops, update_prior("adaptive"), config, selection).run()
         bpp, error = self.judge(self.family.with_network(done.model.eval()), self.level)
         size = len(done.payload)
@@ -311,6 +312,10 @@ def main() -> None:
         for r in args.ranks
     ]
     coded = cache(lambda: Coded(args, clip))
+
+    def tuned_by_encode(variant: str) -> Figure:
+        return coded().tuned(variant, args.tuned_seconds)
+
     tasks += [
         (
             {"kind": "tuned", "variant": v, "seconds": args.tuned_seconds},
