@@ -157,8 +157,8 @@ def add_parser(subparsers: Any) -> None:
         help="which parameters the model update may change: all, biases, biases+multipliers, last-layer, "
         "low-rank[:RANK], random:N (to compare with), or learned[:N]: the N most important ones, without N those that "
         "pay for their bits in a video of this size (default: low-rank where the frames take "
-        f"{PAYING[0][0] // 1000} kB or more, of the greater rank the more they take, else learned where the weights "
-        "come with scores, else all; lossless: all)",
+        f"{PAYING[0][0] // 1_000_000} MB or more, else learned where the weights come with scores, else all; lossless: "
+        "all)",
     )
     methods = "; ".join(f"{name}: {what}" for name, what in REFINE_HELP.items())
     work.add_argument(
