@@ -1,11 +1,17 @@
 """What adapting a network to a video gives where its update is free, and what a plain low-rank update leaves of it.
 
     python scripts/measure_free_adaptation.py CLIP --free 31,51,87 --ranks 1 --rank-seconds 300
+    python scripts/measure_free_adaptation.py CLIP --free "" --ranks "" --tuned usual,batch=4,symbols=rounded
 
 Adam on random crops, cosine schedule, plain rounding of symbols, one core. 'free': every parameter, nothing charged.
 'rank R': W + B A for every sent matrix, depthwise kernels, biases and tables whole, encoder free; no quantisation and
 no price in training. Its factors are rounded only afterwards, to the power of two nearest to a part of their root mean
 square, and coded by the update coder: real bytes.
+
+'tuned': what `encode` does (`Finetuner`, 'learned' entries) and variants of it, one change each: settings of
+`FinetuneConfig`, 'parameters', 'crop' (luma samples of a side) or 'symbols=rounded' for a training that knows nothing
+of the quantiser.
+Judged as files are: real bytes of the frames that judge, under the quantiser that suits the shipped network.
 
 A network is judged on whole frames spread over the clip: ideal bits of rounded symbols, and error in float arithmetic
 (what `Finetuner.measure` takes). 'gain' is the difference in bits to the shipped network at the same error, which its
@@ -20,24 +26,36 @@ import copy
 import math
 import time
 from collections.abc import Callable
-from functools import partial
+from dataclasses import asdict
+from functools import cache, partial
 from itertools import islice
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from vidcodec.checkpoint import WEIGHTS, sent_parameters
-from vidcodec.evaluation.measurement import Figure, Measurement, numbers, parser, say
+from vidcodec.codec.presets import DEFAULT_MODEL
+from vidcodec.codec.steps import SAMPLE_PIXELS
+from vidcodec.evaluation.measurement import Figure, Measurement, numbers, parser, say, words
 from vidcodec.evaluation.provenance import digest_of
 from vidcodec.evaluation.tables import markdown, show
+from vidcodec.families import load_family
 from vidcodec.families.crops import FrameCrops
+from vidcodec.families.family import Family
 from vidcodec.families.msp.checkpoint import load_model
 from vidcodec.families.msp.network import Msp
 from vidcodec.families.msp.objective import MspObjective
+from vidcodec.families.planes import plane_errors
+from vidcodec.latents.decisions import PLAIN
+from vidcodec.rate import UNIT, RateLevel
+from vidcodec.updates import finetune
 from vidcodec.updates.coder import encode_update
 from vidcodec.updates.factors import is_factored
+from vidcodec.updates.finetune import FinetuneConfig, Finetuner
+from vidcodec.updates.prior import update_prior
 from vidcodec.updates.selection import Selection, Strategy, select
 from vidcodec.updates.update import MAX_FACTOR, Factors, TensorUpdate, Update
 from vidcodec.video import Frame, Sampling, VideoReader
@@ -52,13 +70,19 @@ def arguments() -> argparse.Namespace:
     p = parser(__doc__, "free_adaptation", frames=None)
     p.add_argument("clip", type=Path, help="a video; results name it by file name")
     p.add_argument("--quality", type=float, default=50.0, help="default: 50")
-    p.add_argument("--free", type=numbers, default=[31.0, 51.0, 87.0], metavar="S,S", help="seconds (31,51,87)")
-    p.add_argument("--ranks", type=numbers, default=[1.0], metavar="R,R", help="default: 1")
+    p.add_argument("--free", type=numbers_or_none, default=[31.0, 51.0, 87.0], metavar="S,S", help="seconds (31,51,87)")
+    p.add_argument("--ranks", type=numbers_or_none, default=[1.0], metavar="R,R", help="default: 1")
     p.add_argument("--rank-seconds", type=float, default=300.0, metavar="S", help="default: 300")
+    p.add_argument("--tuned", type=words, default=[], metavar="V,V", help="'usual' and variants; a+b for two at once")
+    p.add_argument("--tuned-seconds", type=float, default=60.0, metavar="S", help="default: 60")
     p.add_argument("--sample", type=int, default=12, metavar="N", help="frames that judge (12)")
     p.add_argument("--crop", type=int, default=256, help="luma samples of a crop's side (256)")
     p.add_argument("--batch", type=int, default=4, help="crops of a step (4)")
     return p.parse_args()
+
+
+def numbers_or_none(text: str) -> list[float]:
+    return numbers(text) if text else []
 
 
 class Clip:
@@ -67,11 +91,11 @@ class Clip:
     def __init__(self, args: argparse.Namespace, network: Msp) -> None:
         with VideoReader(args.clip, Sampling(fps=args.fps)) as reader:
             self.frames: list[Frame] = list(islice(reader.frames(), args.frames))
-            depth = reader.format.bit_depth
-        self.crops = FrameCrops(self.frames, depth, MULTIPLE, torch.device("cpu"), size=args.crop)
+            self.format = reader.format
+        self.crops = FrameCrops(self.frames, self.format.bit_depth, MULTIPLE, torch.device("cpu"), size=args.crop)
         self.level = args.quality / 100 * (network.config.levels - 1)
-        at = np.linspace(0, len(self.frames) - 1, min(args.sample, len(self.frames)))
-        self.sample = [self.crops.planes(round(i)).contiguous(memory_format=torch.channels_last) for i in at]
+        self.at = [round(i) for i in np.linspace(0, len(self.frames) - 1, min(args.sample, len(self.frames)))]
+        self.sample = [self.crops.planes(i).contiguous(memory_format=torch.channels_last) for i in self.at]
         self.objective = MspObjective(network, torch.tensor([self.level]))
 
     @torch.no_grad()
@@ -174,6 +198,58 @@ class Trained:
         return Update(tensors), moved, select(Strategy("low-rank", self.rank), self.network)
 
 
+class Coded:
+    """The frames that judge, as files hold them under one quantiser; what the shipped network costs at some rates."""
+
+    def __init__(self, args: argparse.Namespace, clip: Clip) -> None:
+        self.clip, self.args = clip, args
+        self.family = load_family(DEFAULT_MODEL, args.weights, torch.device("cpu"))
+        self.level = RateLevel(round(args.quality / 100 * self.family.top.steps))
+        self.pictures = self.family.crops(clip.frames, clip.format, check_pixels=SAMPLE_PIXELS).checks()
+        self.settings = self.family.search_settings(self.level, self.pictures, "trellis", lambda _: None)
+        steps = [round(offset * UNIT) for offset in (-0.5, 0.0, 0.5)]
+        self.curve = [self.judge(self.family, RateLevel(self.level.steps + step)) for step in steps]
+
+    def judge(self, family: Family, level: RateLevel) -> tuple[float, float]:
+        """Bits per pixel, and error in the units of the trade-off, of the sampled frames."""
+        video, frames = self.clip.format, [self.clip.frames[i] for i in self.clip.at]
+        coder = family.picture_coder(level, video, decisions=family.decisions(self.settings, level, self.pictures))
+        coded = [coder.encode(frame) for frame in frames]
+        errors = [
+            family.trade_off(level).error_bits(plane_errors(f, c.shown), video.bit_depth)
+            for f, c in zip(frames, coded, strict=True)
+        ]
+        bits = 8 * sum(len(c.payload) for c in coded) / (video.width * video.height * len(frames))
+        return bits, sum(errors) / len(frames) / family.trade_off(level).worth
+
+    def tuned(self, variant: str, seconds: float) -> Figure:
+        """What `encode`'s finetuning gives in so many seconds of the processor, with a few things changed."""
+        changes = dict(c.split("=") for c in variant.split("+") if c != "usual")
+        symbols, strategy = changes.pop("symbols", "decided"), Strategy.parse(changes.pop("parameters", "learned"))
+        side = int(changes.pop("crop", 0)) or None
+        decided = self.family.decisions(self.settings, self.level, self.pictures)
+        objective = self.family.objective(self.level, self.clip.format, PLAIN if symbols == "rounded" else decided)
+        crops = self.family.crops(self.clip.frames, self.clip.format, size=side)
+        settings = {"batch": crops.batch, **{k: type(getattr(FinetuneConfig, k))(v) for k, v in changes.items()}}
+        config = FinetuneConfig(steps=10**9, max_seconds=seconds, **settings)
+        finetune.time = SimpleNamespace(monotonic=time.process_time)  # type: ignore[assignment]  # a shared core
+        selection = select(strategy, self.family.network, pixels=crops.pixels)
+        done = Finetuner(self.family.network, objective, crops, update_prior("adaptive"), config, selection).run()
+        bpp, error = self.judge(self.family.with_network(done.model.eval()), self.level)
+        size = len(done.payload)
+        counted = bpp + 8 * size / crops.pixels
+        return {
+            "steps": done.curve[-1]["step"],
+            "quantizer": asdict(self.settings),
+            "curve": self.curve,
+            "bpp": bpp,
+            "error": error,
+            "bytes_update": size,
+            "gain": gain_at_equal_error(self.curve, counted, error),
+            "gain_uncounted": gain_at_equal_error(self.curve, bpp, error),
+        }
+
+
 def main() -> None:
     args = arguments()
     m = Measurement(args, __doc__)
@@ -235,9 +311,27 @@ def main() -> None:
         )
         for r in args.ranks
     ]
+    coded = cache(lambda: Coded(args, clip))
+
+    def tuned_by_encode(variant: str) -> Figure:
+        return coded().tuned(variant, args.tuned_seconds)
+
+    tasks += [
+        (
+            {"kind": "tuned", "variant": v, "seconds": args.tuned_seconds},
+            lambda v=v: coded().tuned(v, args.tuned_seconds),
+        )
+        for v in args.tuned
+    ]
     rows: list[list[str | None]] = []
+    tuned: list[list[str | None]] = []
     for key, measure in tasks:
         if not (p := m.figure({**common, **training, **key}, measure, CODE)):
+            continue
+        if p["kind"] == "tuned":
+            gains = [show(p[k], 1, sign=True) for k in ("gain", "gain_uncounted")]
+            size = show(p["bytes_update"], 0)
+            tuned.append([p["variant"], show(p["seconds"], 0), str(p["steps"]), size, *gains])
             continue
         name = "free" if p["kind"] == "free" else f"rank {p['rank']}"
         head = [name, show(p["seconds"], 0), str(p["steps"])]
@@ -251,7 +345,11 @@ def main() -> None:
         f"{len(clip.sample)} whole frames judge; {args.batch} crops of {args.crop}x{args.crop} a step; seconds of one "
         "core. Bytes are those of the update coder, and counted in the gain; without rounding nothing is counted."
     )
-    m.publish(markdown(top, rows), remarks)
+    text = markdown(top, rows) if rows else ""
+    if tuned:
+        head = ["encode's finetuning", "seconds", "steps", "update bytes", "gain %", "update not counted"]
+        text += "\n\n" + markdown(head, tuned)
+    m.publish(text.strip(), remarks)
 
 
 if __name__ == "__main__":

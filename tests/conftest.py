@@ -8,10 +8,13 @@ from pathlib import Path
 
 import pytest
 import torch
+from worker_support import work_here
 
 from vidcodec.checkpoint import snap_to_grid
 from vidcodec.families.msp.checkpoint import save_model
 from vidcodec.families.msp.network import Msp, MspConfig
+from vidcodec.postfilter.checkpoint import save_filter
+from vidcodec.postfilter.network import Filter, FilterConfig
 
 TINY = MspConfig(
     widths=(12, 12),
@@ -65,9 +68,28 @@ def tiny_weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
+@pytest.fixture(scope="session")
+def filter_weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A filter that changes pictures a little: smoothing towards the neighbours, and noise in its weights."""
+    torch.manual_seed(4)
+    network = Filter(FilterConfig(8, 1))
+    with torch.no_grad():
+        network.blocks[0].second.weight.normal_(0, 0.05)  # type: ignore[union-attr, operator]
+        network.tail.weight.normal_(0, 0.02)
+    path = tmp_path_factory.mktemp("filter") / "tiny.safetensors"
+    save_filter(network, path)
+    return path
+
+
 @pytest.fixture
 def any_threads() -> Iterator[None]:
     """For tests that set torch's number of threads."""
     before = torch.get_num_threads()
     yield
     torch.set_num_threads(before)
+
+
+@pytest.fixture
+def workers_here(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Points of an evaluation are measured in this process."""
+    work_here(monkeypatch)

@@ -1,13 +1,15 @@
-"""Files that are complete or not there: written beside their target, brought to the disk, renamed."""
+"""Files that are complete or not there: written beside their target, brought to the disk, renamed. Values as JSON."""
 
 from __future__ import annotations
 
 import contextlib
 import hashlib
+import math
 import os
 import secrets
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 
 def partial_of(path: Path) -> Path:
@@ -56,3 +58,18 @@ def write_whole(path: Path, content: str | bytes) -> None:
     """Write a small file, complete or not there; text as UTF-8. Raises OSError."""
     with replacing(path) as partial:
         partial.write_bytes(content.encode() if isinstance(content, str) else content)
+
+
+def plain(value: Any) -> Any:
+    """A value as JSON has it: numbers that are not finite become null, fractions and paths text."""
+    if isinstance(value, dict):
+        return {str(k): plain(v) for k, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(v) for v in value]
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if value is None or isinstance(value, bool | int | str):
+        return value
+    if hasattr(value, "item"):  # a number of numpy's or torch's
+        return plain(value.item())
+    return str(value)

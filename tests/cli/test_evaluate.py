@@ -4,11 +4,17 @@ from __future__ import annotations
 
 import json
 import signal
+import sys
 import time
+from contextlib import redirect_stderr, redirect_stdout
+from io import StringIO
 from pathlib import Path
 
 import pytest
 from cli_support import Vidcodec, make_clip, start
+from worker_support import work_here
+
+from vidcodec.cli import main
 
 FAST = "x264:intra,preset=ultrafast,rates=20/26/32/38,jpeg,rates=20/45/70/90"
 
@@ -18,11 +24,14 @@ def evaluated(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     """(clip, results) of one evaluation."""
     folder = tmp_path_factory.mktemp("evaluated")
     clip = make_clip(folder / "waves.mkv", frames=2, size=(96, 64))
-    process = start("evaluate", clip, "--codecs", FAST, "--fps", "source", "--out", folder / "out", cwd=folder)
-    out, err = process.communicate(timeout=120)
-    assert process.returncode == 0, err
-    (folder / "stdout").write_text(out)
-    (folder / "stderr").write_text(err)
+    words = ["evaluate", clip, "--codecs", FAST, "--fps", "source", "--out", folder / "out"]
+    typed = [str(word) for word in words]
+    with pytest.MonkeyPatch.context() as patch, redirect_stdout(StringIO()) as out, redirect_stderr(StringIO()) as err:
+        work_here(patch)
+        patch.setattr(sys, "argv", ["vidcodec", *typed])
+        assert main(typed) == 0, err.getvalue()
+    (folder / "stdout").write_text(out.getvalue())
+    (folder / "stderr").write_text(err.getvalue())
     return clip, folder / "out"
 
 
@@ -53,6 +62,7 @@ def test_results_say_how_they_came_about(evaluated: tuple[Path, Path]) -> None:
         assert (evaluated[1] / "plots" / f"rd-waves.{suffix}").stat().st_size > 5000
 
 
+@pytest.mark.usefixtures("workers_here")
 def test_json_gives_events(evaluated: tuple[Path, Path], vidcodec: Vidcodec, tmp_path: Path) -> None:
     done = vidcodec("evaluate", evaluated[0], "--codecs", "jpeg,rates=50", "--out", tmp_path, "--json", "--frames", "1")
     assert done.code == 0
@@ -71,6 +81,7 @@ def test_a_page_is_written_from_points_that_are_there(evaluated: tuple[Path, Pat
     assert "index.html" in done.out
 
 
+@pytest.mark.usefixtures("workers_here")
 def test_a_failed_point_is_told_by_the_exit_code(vidcodec: Vidcodec, tmp_path: Path) -> None:
     clip = make_clip(tmp_path / "small.mkv", size=(8, 8))
     done = vidcodec("evaluate", clip, "--codecs", "x265:intra,rates=30", "--out", tmp_path / "out")

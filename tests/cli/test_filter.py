@@ -5,28 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-import torch
 from cli_support import Vidcodec, make_clip
 
-from vidcodec.postfilter.checkpoint import save_filter
-from vidcodec.postfilter.network import Filter, FilterConfig
 
-
-@pytest.fixture(scope="module")
-def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A filter of a few random weights."""
-    torch.manual_seed(1)
-    network = Filter(FilterConfig(8, 1))
-    with torch.no_grad():
-        network.tail.weight.normal_(0, 0.02)
-    path = tmp_path_factory.mktemp("filter") / "tiny.safetensors"
-    save_filter(network, path)
-    return path
-
-
-def test_encode_and_decode(vidcodec: Vidcodec, clip: Path, weights: Path, tmp_path: Path) -> None:
+def test_encode_and_decode(vidcodec: Vidcodec, clip: Path, filter_weights: Path, tmp_path: Path) -> None:
     coded, shown = tmp_path / "coded.mp4", tmp_path / "shown.mkv"
-    words = ("filter", "encode", clip, "-o", coded, "--codec", "x264", "--crf", 40, "--steps", 3, "--weights", weights)
+    usual = ("filter", "encode", clip, "-o", coded, "--codec", "x264", "--weights", filter_weights)
+    words = (*usual, "--crf", 40, "--steps", 3)
     outcome = vidcodec(*words)
     assert outcome.code == 0, outcome.err
     assert "without filter" in outcome.out
@@ -35,15 +20,15 @@ def test_encode_and_decode(vidcodec: Vidcodec, clip: Path, weights: Path, tmp_pa
     outcome = vidcodec(*words, "-y", "--json", "--strategy", "none")
     assert outcome.code == 0, outcome.err
     assert outcome.result["frames"] == 3
-    outcome = vidcodec("filter", "decode", coded, "-o", shown, "--weights", weights, "--json")
+    outcome = vidcodec("filter", "decode", coded, "-o", shown, "--weights", filter_weights, "--json")
     assert outcome.code == 0, outcome.err
     assert (outcome.result["frames"], outcome.result["messages"]) == (3, 1)
 
 
-def test_copy_takes_a_source(vidcodec: Vidcodec, clip: Path, weights: Path, tmp_path: Path) -> None:
+def test_copy_takes_a_source(vidcodec: Vidcodec, clip: Path, filter_weights: Path, tmp_path: Path) -> None:
     coded, out = tmp_path / "coded.mp4", tmp_path / "out.mp4"
-    vidcodec("filter", "encode", clip, "-o", coded, "--qp", 40, "--strategy", "none", "--weights", weights)
-    words = ("filter", "encode", coded, "-o", out, "--copy", "--weights", weights)
+    vidcodec("filter", "encode", clip, "-o", coded, "--qp", 40, "--strategy", "none", "--weights", filter_weights)
+    words = ("filter", "encode", coded, "-o", out, "--copy", "--weights", filter_weights)
     assert vidcodec(*words).code == 2
     outcome = vidcodec(*words, "--source", clip, "--steps", 2, "--strategy", "biases", "--segment", 1)
     assert outcome.code == 0, outcome.err
@@ -61,9 +46,9 @@ def test_copy_takes_a_source(vidcodec: Vidcodec, clip: Path, weights: Path, tmp_
     ],
 )
 def test_one_set_of_strategies(
-    vidcodec: Vidcodec, clip: Path, weights: Path, tmp_path: Path, words: tuple[str, ...], updated: bool
+    vidcodec: Vidcodec, clip: Path, filter_weights: Path, tmp_path: Path, words: tuple[str, ...], updated: bool
 ) -> None:
-    more = ("--codec", "x264", "--qp", 45, "--steps", 1, "--weights", weights, "--json")
+    more = ("--codec", "x264", "--qp", 45, "--steps", 1, "--weights", filter_weights, "--json")
     outcome = vidcodec("filter", "encode", clip, "-o", tmp_path / "c.mp4", *more, *words)
     assert outcome.code == 0, outcome.err
     assert bool(outcome.result["segments"][0]["curve"]) == updated
@@ -88,7 +73,7 @@ def test_one_set_of_strategies(
 )
 def test_mistakes_are_told_in_one_line(
     vidcodec: Vidcodec,
-    weights: Path,
+    filter_weights: Path,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     words: tuple[str, ...],
@@ -100,7 +85,7 @@ def test_mistakes_are_told_in_one_line(
     text.write_text("nothing of a video " * 50)
     clip = make_clip(tmp_path / "clip.mkv")
     given = [word.format(clip=clip, text=text) for word in words]
-    outcome = vidcodec("filter", *given, *(() if "--weights" in given else ("--weights", weights)))
+    outcome = vidcodec("filter", *given, *(() if "--weights" in given else ("--weights", filter_weights)))
     assert outcome.code == code, outcome
     assert said in outcome.err
     assert "Traceback" not in outcome.err

@@ -130,6 +130,29 @@ def test_updates_reach_the_decoder(
         assert {frame.update for frame in reader.frames()} == {1}
 
 
+def test_no_minutes_go_into_what_cannot_pay(
+    make_clip: Callable[..., Path], options: EncodeOptions, tmp_path: Path
+) -> None:
+    said: list[str] = []
+    asked = replace(options, adapt="full", steps=None)
+    result = encode_video(make_clip(frames=2), tmp_path / "o.vdc", asked, lambda stage, *_: said.append(stage))
+    assert list(result.costs) == ["plain"]
+    assert said.index("not adapted") > 0
+    assert "adapt" not in said
+    assert any(note.startswith("2 frames of ") for note in result.notes)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"preset": "slow"}, {"max_minutes": 1}, {"steps": 9}, {"update_parameters": "all"}, {"adapt": "encoder"}],
+    ids=str,
+)
+def test_who_insists_gets_an_adaptation(changes: dict[str, Any]) -> None:
+    assert steps.hopeless(EncodeOptions(), 8, 20_000)
+    assert not steps.hopeless(EncodeOptions(), 20, 100_000)
+    assert not steps.hopeless(replace(EncodeOptions(), **changes), 8, 20_000)
+
+
 def pretend(monkeypatch: pytest.MonkeyPatch, update: bytes = b"") -> None:
     """What is called adapted is plain, with an update (of nothing, for no decoder)."""
     monkeypatch.setattr(

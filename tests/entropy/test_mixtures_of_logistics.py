@@ -7,7 +7,7 @@ import pytest
 
 from vidcodec.entropy import logistics
 from vidcodec.entropy.logistics import LOGIT_BITS, SCALES, VALUE_BITS, logistic_tables
-from vidcodec.entropy.mixtures import TOTAL, MixtureDecoder, MixtureEncoder
+from vidcodec.entropy.mixtures import TOTAL, MixtureDecoder, MixtureEncoder, Mixtures
 from vidcodec.errors import CorruptBitstreamError
 from vidcodec.families.lossless.exact import TABLES
 
@@ -31,7 +31,7 @@ def test_every_value_has_an_interval_and_they_touch(levels: int) -> None:
         column = (slice(None), slice(t, t + 1))
         repeated = [np.ascontiguousarray(np.repeat(a[column], levels, 1)) for a in (out, linear, centre, unit)]
         encoder = MixtureEncoder()
-        encoder.code(np.arange(levels, dtype=np.int32)[None], *repeated, levels, TABLES)
+        encoder.code(np.arange(levels, dtype=np.int32)[None], Mixtures(*repeated, levels, TABLES))
         starts, sizes = encoder.intervals.astype(np.int64).T
         assert sizes.min() >= (1 << 13) // levels
         assert starts[0] == 0
@@ -44,11 +44,13 @@ def test_samples_survive_whatever_the_mixtures(levels: int) -> None:
     arguments = samples(levels, 3000)
     encoder = MixtureEncoder()
     encoder.put_plain(arguments[0][:, :50], levels)
-    encoder.code(*arguments, levels, TABLES)
+    encoder.code(arguments[0], Mixtures(*arguments[1:], levels, TABLES))
     payload = encoder.finish()
     decoder = MixtureDecoder(payload)
     assert np.array_equal(decoder.get_plain(50, levels), arguments[0][0, :50])
-    assert np.array_equal(decoder.code(np.zeros_like(arguments[0]), *arguments[1:], levels, TABLES), arguments[0])
+    assert np.array_equal(
+        decoder.code(np.zeros_like(arguments[0]), Mixtures(*arguments[1:], levels, TABLES)), arguments[0]
+    )
     assert 8 * len(payload) == pytest.approx(encoder.bits, abs=96)
 
 
@@ -57,7 +59,8 @@ def test_a_narrow_mixture_on_the_value_costs_next_to_nothing() -> None:
     out = np.zeros((3, 10_000))
     out[2] = -10 * 2**20
     encoder = MixtureEncoder()
-    encoder.code(values, out, np.zeros((1, 10_000)), 4 * values.astype(np.int64), np.full((1, 10_000), 16), 256, TABLES)
+    centre, unit = 4 * values.astype(np.int64), np.full((1, 10_000), 16)
+    encoder.code(values, Mixtures(out, np.zeros((1, 10_000)), centre, unit, 256, TABLES))
     assert encoder.bits / 10_000 < 0.001
 
 
@@ -67,7 +70,7 @@ def test_no_value_costs_more_than_the_floor() -> None:
     out[2] = -10 * 2**20
     encoder = MixtureEncoder()
     nowhere = np.zeros((1, 100), np.int64)
-    encoder.code(values, out, np.zeros((1, 100)), nowhere, nowhere, 256, TABLES)
+    encoder.code(values, Mixtures(out, np.zeros((1, 100)), nowhere, nowhere, 256, TABLES))
     assert encoder.bits / 100 <= 11 + 8
 
 
@@ -108,7 +111,9 @@ def test_payloads_that_no_encoder_writes_are_refused(payload: bytes) -> None:
 def test_a_payload_that_ends_too_early_is_refused() -> None:
     arguments = samples(256, 2000)
     encoder = MixtureEncoder()
-    encoder.code(*arguments, 256, TABLES)
+    encoder.code(arguments[0], Mixtures(*arguments[1:], 256, TABLES))
     payload = encoder.finish()
     with pytest.raises(CorruptBitstreamError, match="ends before"):
-        MixtureDecoder(payload[: len(payload) // 8 * 4]).code(np.zeros_like(arguments[0]), *arguments[1:], 256, TABLES)
+        MixtureDecoder(payload[: len(payload) // 8 * 4]).code(
+            np.zeros_like(arguments[0]), Mixtures(*arguments[1:], 256, TABLES)
+        )

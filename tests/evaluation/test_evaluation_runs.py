@@ -76,6 +76,7 @@ def test_points_are_measured_once_and_kept(measured: tuple[Results, Told, Path],
     results.write(out)
 
 
+@pytest.mark.usefixtures("workers_here")
 def test_only_what_a_point_depends_on_makes_it_new(make_clip: MakeClip, tmp_path: Path) -> None:
     out = tmp_path / "out"
     measure_all([make_clip()], out, "jpeg,rates=50")
@@ -87,6 +88,7 @@ def test_only_what_a_point_depends_on_makes_it_new(make_clip: MakeClip, tmp_path
     assert len(told) == 1
 
 
+@pytest.mark.usefixtures("workers_here")
 def test_a_point_whose_file_lost_its_end_is_measured_again(make_clip: MakeClip, tmp_path: Path) -> None:
     clip, out = make_clip(), tmp_path / "out"
     results, _ = measure_all([clip], out, "jpeg,rates=50")
@@ -104,6 +106,7 @@ def test_pictures_of_a_point_are_those_that_were_measured(measured: tuple[Result
         assert found.quality == point.quality
 
 
+@pytest.mark.usefixtures("workers_here")
 def test_every_codec_gets_the_sampled_frames(
     make_clip: MakeClip, make_frames: Callable[..., list[Frame]], tmp_path: Path
 ) -> None:
@@ -116,6 +119,7 @@ def test_every_codec_gets_the_sampled_frames(
         assert np.array_equal(shown.y, made.y)
 
 
+@pytest.mark.usefixtures("workers_here")
 def test_a_failed_point_is_told_and_ends_nothing(make_clip: MakeClip, tmp_path: Path) -> None:
     results, told = measure_all([make_clip(size=(8, 8))], tmp_path / "out", "x265:intra,rates=30,jpeg,rates=50")
     assert [p.codec for p in results.points] == ["jpeg"]
@@ -138,6 +142,7 @@ def test_a_process_that_dies_is_a_failed_point(
     assert "SIGKILL" in results.failures[0].error
 
 
+@pytest.mark.usefixtures("workers_here")
 def test_two_clips_of_one_name_are_told_apart(make_clip: MakeClip, tmp_path: Path) -> None:
     (tmp_path / "sub").mkdir()
     results, _ = measure_all([make_clip(), make_clip("sub/clip.mkv", seed=2)], tmp_path / "out", "jpeg,rates=50")
@@ -185,6 +190,7 @@ def test_a_second_evaluation_in_the_same_folder_is_refused(make_clip: MakeClip, 
         measure_all([make_clip()], tmp_path / "out")
 
 
+@pytest.mark.usefixtures("workers_here")
 def test_a_killed_run_goes_on_where_it_was(make_clip: MakeClip, tmp_path: Path) -> None:
     clip, out = make_clip(), tmp_path / "out"
     slow = "jpeg,rates=30/50/70/90"

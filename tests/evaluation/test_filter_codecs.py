@@ -6,34 +6,19 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-import torch
 
 from vidcodec.errors import InputError, ModelNotFoundError
 from vidcodec.evaluation.clips import FrameChoice
 from vidcodec.evaluation.evaluate import Request, evaluate
 from vidcodec.evaluation.filters import Filter
 from vidcodec.evaluation.rivals import parse_codec, parse_codecs
-from vidcodec.postfilter.checkpoint import save_filter
-from vidcodec.postfilter.network import Filter as Network
-from vidcodec.postfilter.network import FilterConfig
 
 
-@pytest.fixture(scope="module")
-def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A tiny filter that changes pictures a little."""
-    torch.manual_seed(4)
-    network = Network(FilterConfig(8, 1))
-    with torch.no_grad():
-        network.tail.weight.normal_(0, 0.02)
-    path = tmp_path_factory.mktemp("filter") / "tiny.safetensors"
-    save_filter(network, path)
-    return path
-
-
+@pytest.mark.usefixtures("workers_here")
 def test_base_and_adapted_filter_are_measured_against_none(
-    weights: Path, make_clip: Callable[..., Path], tmp_path: Path
+    filter_weights: Path, make_clip: Callable[..., Path], tmp_path: Path
 ) -> None:
-    usual = f"codec=x264,preset=ultrafast,weights={weights},rates=36"
+    usual = f"codec=x264,preset=ultrafast,weights={filter_weights},rates=36"
     codecs = f"filter:strategy=none,{usual},name=none,filter:strategy=base,{usual},name=base,filter:steps=4,{usual}"
     request = Request([str(make_clip(size=(99, 77)))], parse_codecs(codecs), tmp_path / "out", FrameChoice(None))
     results = evaluate(request)
@@ -77,9 +62,9 @@ def test_weights_that_are_not_there_are_told_before_any_work(tmp_path: Path) -> 
         Filter(weights=tmp_path / "none.safetensors").check()
 
 
-def test_settings_follow_filter_and_options(weights: Path, tmp_path: Path) -> None:
+def test_settings_follow_filter_and_options(filter_weights: Path, tmp_path: Path) -> None:
     other = tmp_path / "other.safetensors"
-    other.write_bytes(weights.read_bytes() + b"x")
-    every = [Filter(), Filter(weights=weights), Filter(weights=other), Filter("x264"), Filter(steps=3)]
+    other.write_bytes(filter_weights.read_bytes() + b"x")
+    every = [Filter(), Filter(weights=filter_weights), Filter(weights=other), Filter("x264"), Filter(steps=3)]
     found = [codec.settings() for codec in every]
     assert all(found.count(settings) == 1 for settings in found)

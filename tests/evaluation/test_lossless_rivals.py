@@ -188,6 +188,7 @@ def run(clips: list[Path], codecs: str, folder: Path, **changes: object):  # typ
     return evaluate(replace(request, **changes))  # type: ignore[arg-type]
 
 
+@pytest.mark.usefixtures("workers_here")
 def test_ours_and_rivals_are_compared_by_bytes(make_frames: MakeFrames, tmp_path: Path) -> None:
     weights = tiny_lossless_weights(tmp_path)
     source_of(still((40, 24)), tmp_path / "still.mkv")
@@ -207,6 +208,7 @@ def test_ours_and_rivals_are_compared_by_bytes(make_frames: MakeFrames, tmp_path
     assert "No point was measured" not in page
 
 
+@pytest.mark.usefixtures("workers_here")
 def test_adapted_lossless_files_are_measured_with_their_update(make_clip: Callable[..., Path], tmp_path: Path) -> None:
     weights = tiny_lossless_weights(tmp_path)
     spec = f"vidcodec:lossless=1,steps=4,update_parameters=biases,weights={weights}"
@@ -216,6 +218,7 @@ def test_adapted_lossless_files_are_measured_with_their_update(make_clip: Callab
     assert {"plain"} <= point.details["costs"].keys()
 
 
+@pytest.mark.usefixtures("workers_here")
 def test_lossy_codecs_see_rgb_as_420_and_are_measured_against_it(tmp_path: Path) -> None:
     source_of(still((64, 48)), tmp_path / "still.mkv")
     results = run([tmp_path / "still.mkv"], "jpeg,rates=95", tmp_path / "out")
@@ -223,6 +226,7 @@ def test_lossy_codecs_see_rgb_as_420_and_are_measured_against_it(tmp_path: Path)
     assert (point.quality["psnr_y"] or 0) > (point.quality["psnr_rgb"] or 0) > 15
 
 
+@pytest.mark.usefixtures("workers_here")
 def test_lossy_codecs_refuse_ten_bits(make_frames: MakeFrames, tmp_path: Path) -> None:
     source_of(ten_bits(make_frames(1)), tmp_path / "deep.mkv", depth=10)
     (failure,) = run([tmp_path / "deep.mkv"], "jpeg,rates=50", tmp_path / "out").failures

@@ -23,6 +23,7 @@ def arguments(folder: Path, *words: str) -> argparse.Namespace:
     return parser(ABOUT, "example").parse_args([*usual, *words])
 
 
+@pytest.mark.usefixtures("workers_here")
 def test_results_and_figures_come_into_both_files(make_clip: Callable[..., Path], tmp_path: Path) -> None:
     m = Measurement(arguments(tmp_path, "--frames", "2"), ABOUT, ["some/folder/clip.mkv", "--rates", "20/40"])
     results = m.evaluate([make_clip(count=3)], ["jpeg:rates=50,name=pictures"], "one part")

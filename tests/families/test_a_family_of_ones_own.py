@@ -65,7 +65,7 @@ def test_it_is_adapted_and_refined(capsys: pytest.CaptureFixture[str], tmp_path:
 
 
 def test_it_is_measured_beside_others(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
-    codecs = "vidcodec:model=toy,preset=fast,rates=10/30,x264:intra,rates=30/40"
+    codecs = "vidcodec:model=toy,preset=fast,rates=10/30,jpeg,rates=50"
     words = ["evaluate", str(CLIP), "--codecs", codecs, "--fps", "1", "--frames", "1", "--out", str(tmp_path / "out")]
     assert main([*words, "--json"]) == 0
     result = json.loads(capsys.readouterr().out.splitlines()[-1])

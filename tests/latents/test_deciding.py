@@ -82,10 +82,14 @@ def test_indices_at_the_ends_of_the_range_can_come_back(quantizer: Quantizer, va
     assert gradient.mean() < 0 if value < 1 else gradient.mean() > 0
 
 
-def test_samples_that_no_file_codes_are_rounded() -> None:
+def test_samples_that_no_file_codes_are_zero_and_free() -> None:
     y, mean, index = cell()
-    q, _ = deciding([decisions(TRELLIS)])(y, mean, torch.zeros_like(index), CHANNELS)
-    assert torch.allclose(q, (y - mean).round(), atol=1e-6)
+    index = torch.zeros_like(index).requires_grad_(True)
+    q, bits = deciding([decisions(TRELLIS)])(y, mean, index, CHANNELS)
+    assert torch.allclose(q, torch.zeros_like(q), atol=1e-6)
+    assert bits.abs().max() < 1e-3
+    (gradient,) = torch.autograd.grad(bits.sum(), index)
+    assert gradient[(y - mean).abs() > 1].max() < 0  # large ones want to be coded
 
 
 def test_a_step_charges_what_files_cost() -> None:

@@ -1,4 +1,4 @@
-"""A tiny filter with random weights, and short clips coded on the spot."""
+"""The tiny filter, and short clips coded on the spot."""
 
 from __future__ import annotations
 
@@ -6,25 +6,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-import torch
 from filter_support import write_clip
 
-from vidcodec.postfilter.checkpoint import load_filter, save_filter
+from vidcodec.postfilter.checkpoint import load_filter
 from vidcodec.postfilter.encode import FilterEncodeOptions, encode_source
-from vidcodec.postfilter.network import Filter, FilterConfig
-
-
-@pytest.fixture(scope="session")
-def filter_weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A filter that changes pictures a little: smoothing towards the neighbours, and noise in its weights."""
-    torch.manual_seed(4)
-    network = Filter(FilterConfig(8, 1))
-    with torch.no_grad():
-        network.blocks[0].second.weight.normal_(0, 0.05)  # type: ignore[union-attr, operator]
-        network.tail.weight.normal_(0, 0.02)
-    path = tmp_path_factory.mktemp("filter") / "tiny.safetensors"
-    save_filter(network, path)
-    return path
+from vidcodec.postfilter.network import Filter
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ from filter_support import TUNING
 
 from vidcodec.errors import UnsupportedInputError
 from vidcodec.postfilter.apply import updated
-from vidcodec.postfilter.finetune import FilterFinetuneConfig, FilterFinetuner
+from vidcodec.postfilter.finetune import FilterFinetuneConfig, finetune_filter
 from vidcodec.postfilter.network import Filter
 from vidcodec.postfilter.objective import FilterCrops, FilterObjective, Sample
 from vidcodec.postfilter.planes import filtered, to_tensor
@@ -51,7 +51,7 @@ def tuned(base: Filter, samples: list[Sample], **changes: object) -> Finetuned:
     error = np.mean([np.square(s.decoded.astype(float) - s.source).mean((1, 2)) for s in samples], 0)
     planes = np.array([error[:4].mean(), error[4], error[5]])
     config = replace(TUNING, **{"steps": 60, "vector_lr": 0.5, **changes})  # type: ignore[arg-type]
-    return FilterFinetuner(base, samples, 8, QP, 2e5, planes, config).run()
+    return finetune_filter(base, samples, 8, QP, 2e5, planes, config)
 
 
 @pytest.mark.parametrize("strategy", list(ENDS))
@@ -89,7 +89,7 @@ def test_same_seed_same_bytes(tiny_filter: Filter, samples: list[Sample]) -> Non
 def test_nothing_to_gain_sends_nothing(tiny_filter: Filter, samples: list[Sample]) -> None:
     perfect = [Sample(s.decoded, filtered(tiny_filter, s.decoded, 8, QP[s.type]), s.type) for s in samples]
     error = np.array([4.0, 4.0, 4.0])
-    done = FilterFinetuner(tiny_filter, perfect, 8, QP, 2e3, error, replace(TUNING, steps=20)).run()
+    done = finetune_filter(tiny_filter, perfect, 8, QP, 2e3, error, replace(TUNING, steps=20))
     assert done.payload == b""
 
 

@@ -91,7 +91,7 @@ def test_coarse_chroma_leaves_luma_nearly_alone() -> None:
 
 
 def test_training_lowers_the_rate_and_its_weights_are_exported(config: LosslessTrainConfig, tmp_path: Path) -> None:
-    train_lossless(replace(config, steps=60, lr=1e-2, validate_minutes=0.0))
+    train_lossless(replace(config, steps=20, lr=1e-2, validate_minutes=0.0))
     rows = [json.loads(line) for line in (Path(config.out) / "log.jsonl").read_text().splitlines()]
     assert rows[-1]["score"] < rows[0]["score"]
     assert rows[-1]["rgb"][0] == pytest.approx(sum(rows[-1]["rgb"][1:]), abs=1e-3)

@@ -124,6 +124,17 @@ def add_overwrite(parser: argparse.ArgumentParser, what: str = "OUT where it exi
     parser.add_argument("--overwrite", "-y", action="store_true", help=f"replace {what}")
 
 
+def add_fps(parser: argparse._ActionsContainer) -> None:
+    """--fps."""
+    parser.add_argument(
+        "--fps",
+        type=frames_per_second,
+        default=frames_per_second("2"),
+        metavar="RATE",
+        help="frames per second to take, like 2, 0.5 or 30000/1001; source: every frame (default: 2)",
+    )
+
+
 def add_seed(parser: argparse._ActionsContainer, of: str = "of the random choices") -> None:
     """--seed."""
     parser.add_argument(

@@ -3,41 +3,20 @@
 from __future__ import annotations
 
 import json
-import math
 import re
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
+from vidcodec.files import plain
+
 # Parameters of the library that are options here; others are called as they are.
-OPTIONS = {
-    "max_minutes": "--max-time",
-    **{
-        name: f"--{name.replace('_', '-')}"
-        for name in (
-            "adapt",
-            "codec",
-            "device",
-            "duration",
-            "fps",
-            "lossless",
-            "model",
-            "preset",
-            "qp",
-            "quality",
-            "quantizer",
-            "refine",
-            "start",
-            "strategy",
-            "target_bpp",
-            "target_psnr",
-            "target_size",
-            "update_parameters",
-            "update_prior",
-            "weights",
-        )
-    },
-}
+NAMES = (
+    *("adapt", "codec", "device", "duration", "fps", "lossless", "model", "preset", "qp", "quality", "quantizer"),
+    *("refine", "start", "strategy", "target_bpp", "target_psnr", "target_size", "update_parameters", "update_prior"),
+    "weights",
+)
+OPTIONS = {"max_minutes": "--max-time", **{name: f"--{name.replace('_', '-')}" for name in NAMES}}
 
 
 def with_options(text: str) -> str:
@@ -76,21 +55,6 @@ def outcome(result: Any, text: Callable[[Any], str], *, json: bool, warnings: Se
         event("result", **result.to_dict())
     else:
         print(text(result))
-
-
-def plain(value: Any) -> Any:
-    """A value as JSON has it: numbers that are not finite become null, fractions and paths text."""
-    if isinstance(value, dict):
-        return {str(k): plain(v) for k, v in value.items()}
-    if isinstance(value, list | tuple):
-        return [plain(v) for v in value]
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    if value is None or isinstance(value, bool | int | str):
-        return value
-    if hasattr(value, "item"):  # a number of numpy's
-        return plain(value.item())
-    return str(value)
 
 
 def table(rows: Iterable[Sequence[str]], *, right: Sequence[int] = ()) -> str:

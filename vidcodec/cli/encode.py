@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import argparse
 import math
+from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vidcodec.cli import console
 from vidcodec.cli.arguments import (
     NDJSON,
+    add_fps,
     add_general_options,
     add_model_options,
     add_overwrite,
@@ -17,7 +19,6 @@ from vidcodec.cli.arguments import (
     check_input,
     check_output,
     duration,
-    frames_per_second,
     number,
     seconds,
     size_in_bytes,
@@ -86,13 +87,7 @@ def add_parser(subparsers: Any) -> None:
 
     which = parser.add_argument_group("which frames")
     rate = which.add_mutually_exclusive_group()
-    rate.add_argument(
-        "--fps",
-        type=frames_per_second,
-        default=frames_per_second("2"),
-        metavar="RATE",
-        help="frames per second to take, like 2, 0.5 or 30000/1001; source: every frame (default: 2)",
-    )
+    add_fps(rate)
     rate.add_argument("--keyframes", action="store_true", help="take the source's own key frames instead")
     which.add_argument("--start", type=seconds, default=0.0, metavar="TIME", help="begin here: seconds or [hh:]mm:ss")
     which.add_argument("--duration", type=duration, metavar="TIME", help="end so much later (default: at the end)")
@@ -162,8 +157,8 @@ def add_parser(subparsers: Any) -> None:
         help="which parameters the model update may change: all, biases, biases+multipliers, last-layer, "
         "low-rank[:RANK], random:N (to compare with), or learned[:N]: the N most important ones, without N those that "
         "pay for their bits in a video of this size (default: low-rank where the frames take "
-        f"{PAYING[0][0] // 1000} kB or more, of the greater rank the more they take, else learned where the weights "
-        "come with scores, else all; lossless: all)",
+        f"{PAYING[0][0] // 1_000_000} MB or more, else learned where the weights come with scores, else all; lossless: "
+        "all)",
     )
     methods = "; ".join(f"{name}: {what}" for name, what in REFINE_HELP.items())
     work.add_argument(
@@ -212,23 +207,8 @@ def run(args: argparse.Namespace) -> int:
 
         options = EncodeOptions(
             sampling=Sampling(args.fps, args.keyframes, args.start, args.duration),
-            quality=args.quality,
-            target_psnr=args.target_psnr,
-            target_bpp=args.target_bpp,
-            target_size=args.target_size,
-            preset=args.preset,
             max_minutes=args.max_time,
-            adapt=args.adapt,
-            update_prior=args.update_prior,
-            update_parameters=args.update_parameters,
-            refine=args.refine,
-            quantizer=args.quantizer,
-            model=args.model,
-            weights=args.weights,
-            device=args.device,
-            seed=args.seed,
-            lossless=args.lossless,
-            work=args.work,
+            **{f.name: getattr(args, f.name) for f in fields(EncodeOptions) if f.name in args},
         )
         result = encode_video(args.input, output, options, progress)
     console.outcome(result, summary, json=args.json)

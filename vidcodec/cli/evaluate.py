@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import os
 import shlex
 import sys
 from fractions import Fraction
@@ -12,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vidcodec.cli import console
-from vidcodec.cli.arguments import Fail, add_general_options, frames_per_second, whole
+from vidcodec.cli.arguments import Fail, add_fps, add_general_options, whole
 from vidcodec.cli.progress import clock
 from vidcodec.errors import InputError, OutputError
 
@@ -63,13 +62,7 @@ def add_parser(subparsers: Any) -> None:
     )
     parser.add_argument("--codecs", default=CODECS, metavar="LIST", help="see below (default: %(default)s)")
     which = parser.add_argument_group("which frames")
-    which.add_argument(
-        "--fps",
-        type=frames_per_second,
-        default=frames_per_second("2"),
-        metavar="RATE",
-        help="frames per second to take, like 2, 0.5 or 30000/1001; source: every frame (default: 2)",
-    )
+    add_fps(which)
     which.add_argument("--frames", type=whole(1, 1 << 30), metavar="N", help="only the first N of them")
     which.add_argument(
         "--exact", action="store_true", help="keep 10 bits and RGB, for lossless codecs (default: all get 8-bit 4:2:0)"
@@ -132,9 +125,9 @@ def run(args: argparse.Namespace) -> int:
         raise OutputError(f"{args.out} is no folder: give another --out")
     from vidcodec.evaluation.clips import FrameChoice
     from vidcodec.evaluation.evaluate import Request, evaluate
+    from vidcodec.evaluation.provenance import cores
     from vidcodec.evaluation.rivals import parse_codecs
 
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     request = Request(
         clips=args.clips,
         codecs=parse_codecs(args.codecs),
@@ -144,7 +137,7 @@ def run(args: argparse.Namespace) -> int:
         qps=args.rates,
         anchor=args.anchor,
         metric=args.metric,
-        jobs=args.jobs or max(1, cores // args.threads),
+        jobs=args.jobs or max(1, cores() // args.threads),
         threads=args.threads,
         cache=args.cache,
         command=shlex.join(["vidcodec", *sys.argv[1:]]),

@@ -29,6 +29,8 @@ A download that was stopped goes on where it was. Every file is checked against 
 one of its first download. Without a network, put the files into the cache by hand: --list SET --json shows addresses
 and places.
 """
+SET_FACTS = ("name", "title", "page", "terms")
+SEQUENCE_FACTS = ("width", "height", "rate", "frames", "sha256", "address", "terms")
 
 
 def add_parser(subparsers: Any) -> None:
@@ -125,15 +127,7 @@ def _list_sets(cache: Path, *, json: bool) -> int:
     here = {s.name: sum(entry.path(cache).is_file() for entry in s.entries) for s in sets}
     if json:
         facts = [
-            {
-                "name": s.name,
-                "title": s.title,
-                "page": s.page,
-                "terms": s.terms,
-                "sequences": len(s.entries),
-                "here": here[s.name],
-            }
-            for s in sets
+            {**{k: getattr(s, k) for k in SET_FACTS}, "sequences": len(s.entries), "here": here[s.name]} for s in sets
         ]
         console.event("result", cache=str(cache), sets=facts)
     else:
@@ -144,21 +138,10 @@ def _list_sets(cache: Path, *, json: bool) -> int:
 
 def _list_entries(entries: list[Entry], cache: Path, *, json: bool) -> int:
     if json:
-        facts = [
-            {
-                "name": e.id,
-                "width": e.width,
-                "height": e.height,
-                "rate": e.rate,
-                "frames": e.frames,
-                "sha256": e.sha256,
-                "address": e.address,
-                "terms": e.terms,
-                "path": str(e.path(cache)),
-                "here": e.path(cache).is_file(),
-            }
-            for e in entries
-        ]
+        facts = []
+        for e in entries:
+            place = {"path": str(e.path(cache)), "here": e.path(cache).is_file()}
+            facts.append({"name": e.id, **{k: getattr(e, k) for k in SEQUENCE_FACTS}, **place})
         console.event("result", cache=str(cache), sequences=facts)
         return 0
     terms = list(dict.fromkeys(e.terms for e in entries))

@@ -208,15 +208,10 @@ def run_encode(args: argparse.Namespace) -> int:
             )
         )
         options = FilterEncodeOptions(
-            codec=args.codec,
-            crf=args.crf,
-            qp=args.qp,
             preset=args.codec_preset,
             copy_of=args.source,
-            profile=args.profile,
-            weights=args.weights,
-            segment=args.segment,
             finetune=tuning,
+            **{k: getattr(args, k) for k in ("codec", "crf", "qp", "profile", "weights", "segment")},
         )
         result = filter_encode(args.input, args.output, options, progress)
     console.outcome(result, summary, json=args.json)

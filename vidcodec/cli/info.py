@@ -16,6 +16,10 @@ if TYPE_CHECKING:
 
 SHOWN_FRAMES = 24  # a longer list loses its middle, for a person
 SHOWN_TENSORS = 16
+HEADER_FIELDS = (
+    *("width", "height", "bit_depth", "matrix", "primaries", "transfer", "full_range", "chroma_location"),
+    *("sample_aspect", "rotation", "time_base", "frame_rate", "model"),
+)
 
 EPILOG = """\
 examples:
@@ -75,6 +79,7 @@ def describe(reader: BitstreamReader, path: Path) -> dict[str, Any]:
     from vidcodec.bitstream import FORMAT_VERSION
     from vidcodec.families import family_of
     from vidcodec.rate import UNIT
+    from vidcodec.updates.coder import describe_kind
 
     h = reader.header
     family = family_of(h.model)
@@ -102,21 +107,9 @@ def describe(reader: BitstreamReader, path: Path) -> dict[str, Any]:
         "frame_count": reader.frame_count,
         "intact_frames": len(reader),
         "complete": reader.complete,
-        "width": h.width,
-        "height": h.height,
-        "bit_depth": h.bit_depth,
+        **{name: getattr(h, name) for name in HEADER_FIELDS},
         "lossless": family.lossless,
         "rgb": family.has_rgb(h),
-        "matrix": h.matrix,
-        "primaries": h.primaries,
-        "transfer": h.transfer,
-        "full_range": h.full_range,
-        "chroma_location": h.chroma_location,
-        "sample_aspect": str(h.sample_aspect),
-        "rotation": h.rotation,
-        "time_base": str(h.time_base),
-        "frame_rate": None if h.frame_rate is None else str(h.frame_rate),
-        "model": h.model,
         "model_digest": h.model_digest.hex(),
         "tables_digest": h.tables_digest.hex(),
         "arithmetic": h.arithmetic,
@@ -131,7 +124,7 @@ def describe(reader: BitstreamReader, path: Path) -> dict[str, Any]:
                 "parent": u.parent,
                 "first_frame": u.first_frame,
                 "bytes": len(u.payload),
-                "kind": update_kind(u.payload),
+                "kind": describe_kind(u.payload),
                 "tensors": None,
             }
             for u in updates
@@ -140,13 +133,6 @@ def describe(reader: BitstreamReader, path: Path) -> dict[str, Any]:
         "problems": list(reader.problems),
         "notes": [],
     }
-
-
-def update_kind(payload: bytes) -> str:
-    """How an update is coded, and which parameters it was confined to."""
-    from vidcodec.updates.coder import describe_kind
-
-    return describe_kind(payload)
 
 
 def quantizer(code: int) -> dict[str, Any]:

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-from collections.abc import Callable
+from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from vidcodec.cli.arguments import (
     add_general_options,
@@ -43,6 +43,45 @@ examples:
 KEPT = "the run keeps its last saved state: go on with --resume and its folder"
 
 
+class Trainer(NamedTuple):
+    """What `vidcodec train NAME` runs.
+
+    config, train, export: names in the module, of the configuration's class, of the training and of what writes a
+    run's weights, which are `exported`. mark: an entry that only the configurations of its networks have.
+    """
+
+    help: str
+    description: str
+    module: str
+    config: str
+    train: str
+    export: str
+    exported: str
+    mark: str
+
+
+TRAINERS = {
+    "codec": Trainer(
+        "train the codec (what is trained if nothing is said)",
+        "Train, or go on with a run. Progress goes to stderr and to log.jsonl in the run's folder.",
+        "vidcodec.training.codec",
+        *("TrainConfig", "train", "export_codec", "decoder weights", "pass_width"),
+    ),
+    "filter": Trainer(
+        "train the post-filter of conventional codecs",
+        "Make training pairs with x264, x265 and SVT-AV1 where there are none yet, then train, or go on with a run.",
+        "vidcodec.training.filter",
+        *("FilterTrainConfig", "train_filter", "export_filter", "filter", "profile"),
+    ),
+    "lossless": Trainer(
+        "train the lossless mode",
+        "Train the network behind `vidcodec encode --lossless`, or go on with a run.",
+        "vidcodec.training.lossless",
+        *("LosslessTrainConfig", "train_lossless", "export_lossless", "lossless mode", "mixtures"),
+    ),
+}
+
+
 def add_parser(subparsers: Any) -> None:
     """The options of `vidcodec train`."""
     parser = subparsers.add_parser(
@@ -54,32 +93,8 @@ def add_parser(subparsers: Any) -> None:
     parser.set_defaults(parser=parser)
     what = parser.add_subparsers(title="what", metavar="WHAT", dest="what")
 
-    _add_trainer(
-        what,
-        "codec",
-        run,
-        config="vidcodec.training.codec.TrainConfig",
-        help="train the codec (what is trained if nothing is said)",
-        description="Train, or go on with a run. Progress goes to stderr and to log.jsonl in the run's folder.",
-    )
-    _add_trainer(
-        what,
-        "filter",
-        run_filter,
-        config="vidcodec.training.filter.FilterTrainConfig",
-        help="train the post-filter of conventional codecs",
-        description="Make training pairs with x264, x265 and SVT-AV1 where there are none yet, then train, or go on "
-        "with a run.",
-    )
-
-    _add_trainer(
-        what,
-        "lossless",
-        run_lossless,
-        config="vidcodec.training.lossless.LosslessTrainConfig",
-        help="train the lossless mode",
-        description="Train the network behind `vidcodec encode --lossless`, or go on with a run.",
-    )
+    for name, trainer in TRAINERS.items():
+        _add_trainer(what, name, trainer)
 
     importance = what.add_parser(
         "importance",
@@ -141,11 +156,10 @@ def add_parser(subparsers: Any) -> None:
     plot.set_defaults(run=run_plot, parser=plot, interrupted="nothing was written")
 
 
-def _add_trainer(
-    what: Any, name: str, command: Callable[[argparse.Namespace], int], *, config: str, **described: str
-) -> None:
-    """`vidcodec train NAME`; config: the class of its configuration."""
-    parser = what.add_parser(name, epilog=EPILOG, **described)
+def _add_trainer(what: Any, name: str, trainer: Trainer) -> None:
+    """`vidcodec train NAME`."""
+    parser = what.add_parser(name, epilog=EPILOG, help=trainer.help, description=trainer.description)
+    config = f"{trainer.module}.{trainer.config}"
     parser.add_argument("--config", type=Path, metavar="FILE", help=f"JSON with the fields of {config}")
     parser.add_argument(
         "--resume",
@@ -157,7 +171,7 @@ def _add_trainer(
         "--export", type=Path, metavar="FILE.safetensors", help="at the end write the averaged weights to it"
     )
     _add_overwrite(parser)
-    parser.set_defaults(run=command, parser=parser, interrupted=KEPT)
+    parser.set_defaults(run=run, trainer=trainer, parser=parser, interrupted=KEPT)
 
 
 def _add_overwrite(parser: argparse.ArgumentParser) -> None:
@@ -176,31 +190,10 @@ def _check_run(args: argparse.Namespace) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Train the codec or go on."""
+    """Train or go on, then export if asked to."""
     _check_run(args)
-    from vidcodec.training.codec import TrainConfig, train
-
-    return _train(args, TrainConfig, train)
-
-
-def run_filter(args: argparse.Namespace) -> int:
-    """Train the post-filter or go on."""
-    _check_run(args)
-    from vidcodec.training.filter import FilterTrainConfig, train_filter
-
-    return _train(args, FilterTrainConfig, train_filter)
-
-
-def run_lossless(args: argparse.Namespace) -> int:
-    """Train the lossless mode or go on."""
-    _check_run(args)
-    from vidcodec.training.lossless import LosslessTrainConfig, train_lossless
-
-    return _train(args, LosslessTrainConfig, train_lossless)
-
-
-def _train(args: argparse.Namespace, kind: type[RunConfig], train: Callable[..., Path]) -> int:
-    """Train with a configuration of this kind, then export if asked to."""
+    module = import_module(args.trainer.module)
+    kind: type[RunConfig] = getattr(module, args.trainer.config)
     config = kind.from_file(args.config or args.resume / "config.json")
     if args.resume:
         config = dataclasses.replace(config, out=str(args.resume))
@@ -208,7 +201,7 @@ def _train(args: argparse.Namespace, kind: type[RunConfig], train: Callable[...,
         raise TrainingError(
             f"{config.out} already holds a run: go on with --resume {config.out}, or give another 'out'"
         )
-    state = train(config, resume=args.resume is not None)
+    state: Path = getattr(module, args.trainer.train)(config, resume=args.resume is not None)
     print(f"trained: {state}")
     if args.export:
         export_run(state.parent, args.export)
@@ -267,16 +260,6 @@ def export_run(folder: Path, output: Path) -> None:
     from vidcodec.training.run import load_run
 
     state = load_run(folder)
-    if "profile" in state["config"]:
-        from vidcodec.training.filter import export_filter
-
-        named, digest = "filter", export_filter(state, output)
-    elif "mixtures" in state["config"]:
-        from vidcodec.training.lossless import export_lossless
-
-        named, digest = "lossless mode", export_lossless(state, output)
-    else:
-        from vidcodec.training.codec import export_codec
-
-        named, digest = "decoder weights", export_codec(state, output)
-    print(f"{output}: step {state['step']}, {named} {digest.hex()}")
+    trainer = next((t for t in TRAINERS.values() if t.mark in state["config"]), TRAINERS["codec"])
+    digest: bytes = getattr(import_module(trainer.module), trainer.export)(state, output)
+    print(f"{output}: step {state['step']}, {trainer.exported} {digest.hex()}")

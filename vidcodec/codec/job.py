@@ -21,8 +21,10 @@ from vidcodec.updates.selection import select, usual_strategy
 from vidcodec.updates.strategy import Strategy
 from vidcodec.video import VideoFormat
 
-# Frame by frame refinement comes last: it has what is left of the time, at least this share of it.
+# Frame by frame refinement comes last: it has what is left of the time. Finetuning leaves it this share where that is
+# enough for all frames, less where it is not: a second of it gains few frames something, one of finetuning all of them.
 REFINING_SHARE = 0.4
+REFINED_PIXELS = 40_000  # a second, on one core (results/refinement.md)
 
 
 @dataclass(frozen=True)
@@ -123,6 +125,13 @@ class Job:
     def in_chains(self) -> bool:
         """Whether frames may refer to others."""
         return self.family.predicts and self.options.key_seconds > 0
+
+    @property
+    def finetuning_seconds(self) -> float:
+        """What finetuning may take of the time that is left."""
+        left = self.budget.left
+        reach = min(1.0, max(0.0, left) * REFINED_PIXELS / self.footage.pixels)
+        return left * (1 - REFINING_SHARE * reach * (self.plan.refine != "none"))
 
     def trade_off(self, level: RateLevel) -> TradeOff:
         return self.family.trade_off(level)

@@ -5,6 +5,7 @@ Those after the quantiser's start from a video that was coded: what it took says
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import asdict, replace
 from functools import lru_cache
@@ -13,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from vidcodec.codec.candidates import Candidate, CodedVideo
-from vidcodec.codec.job import REFINING_SHARE, Job
+from vidcodec.codec.job import Job
 from vidcodec.codec.options import EncodeOptions
 from vidcodec.codec.work import encoder_side, rebuilt
 from vidcodec.errors import VidcodecError
@@ -23,7 +24,7 @@ from vidcodec.rate import RateLevel
 from vidcodec.updates.finetune import FinetuneConfig, Finetuned, Finetuner
 from vidcodec.updates.prior import update_prior
 from vidcodec.updates.selection import Selection, select
-from vidcodec.updates.strategy import Strategy, paying_rank
+from vidcodec.updates.strategy import LEAST_PAYING, Strategy, paying_rank
 
 Step = Callable[[Job, CodedVideo], Candidate]
 
@@ -74,6 +75,10 @@ def quantised(job: Job, candidate: Candidate, level: RateLevel) -> Candidate:
 def adapted(job: Job, unadapted: CodedVideo) -> Candidate:
     """The network finetuned to the video, on symbols as the candidate's settings decide them."""
     candidate, level = unadapted.candidate, unadapted.level
+    if reason := hopeless(job.options, len(unadapted), unadapted.size):
+        job.record.notes.append(reason)
+        job.report("not adapted", 1.0, {"frames": len(unadapted), "bytes": unadapted.size})
+        return candidate
     with job.record.timed("adapt"):
         job.report("adapt", 0.0, {})
         came_from = ("adapted", level, candidate.settings)
@@ -107,6 +112,21 @@ def _kept(job: Job, candidate: Candidate, about: dict[str, Any], arrays: dict[st
     return replace(candidate, name=about["name"], family=family, update=payload)
 
 
+def hopeless(o: EncodeOptions, frames: int, size: int) -> str:
+    """Why not to adapt to frames that take `size` bytes unadapted, or nothing.
+
+    A user insists by a slower preset, a time, steps or what to update; encoders' changes alone cost nothing.
+    """
+    insists = o.preset in ("slow", "best") or math.isfinite(o.max_minutes) or o.steps is not None or o.update_parameters
+    if insists or o.lossless or o.adapt == "encoder" or size >= LEAST_PAYING:
+        return ""
+    what = "1 frame" if frames == 1 else f"{frames} frames"
+    return (
+        f"{what} of {size / 1000:.0f} kB would share a model update: no gain to expect, not adapted "
+        "('preset' slow, or a time, adapts all the same)"
+    )
+
+
 def paying_strategy(o: EncodeOptions, settled: Strategy, size: int) -> Strategy:
     """What to update in a video that takes `size` bytes unadapted: low rank where a lossy one takes much.
 
@@ -124,7 +144,7 @@ def paying_strategy(o: EncodeOptions, settled: Strategy, size: int) -> Strategy:
 
 def finetuned(job: Job, candidate: Candidate, level: RateLevel, strategy: Strategy) -> tuple[Finetuned, Selection]:
     """The base network finetuned to the video, and what was selected to change."""
-    o, plan, family = job.options, job.plan, candidate.family
+    o, family = job.options, candidate.family
     crops = family.crops(job.footage.sample, job.format, pixels=job.footage.pixels)
     config = FinetuneConfig(
         **{
@@ -133,7 +153,7 @@ def finetuned(job: Job, candidate: Candidate, level: RateLevel, strategy: Strate
             "batch": crops.batch,
             "seed": o.seed,
             "quantise": o.update_prior != "no-quantisation",
-            "max_seconds": job.budget.left * (1 - REFINING_SHARE * (plan.refine != "none")),
+            "max_seconds": job.finetuning_seconds,
             **family.pace,
         }
     )

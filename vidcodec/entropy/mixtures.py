@@ -6,6 +6,8 @@ here with intervals of 2^24.
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import numpy as np
 
 from vidcodec.entropy.logistics import (
@@ -22,6 +24,26 @@ from vidcodec.errors import CorruptBitstreamError
 Array = np.ndarray
 
 
+class Mixtures(NamedTuple):
+    """What the distributions of a pass's samples (planes, N) follow from, as `code_samples` takes it.
+
+    tables: units and reciprocals.
+    """
+
+    out: Array
+    linear: Array
+    centre: Array
+    unit: Array
+    levels: int
+    tables: tuple[Array, Array]
+
+    def code(self, values: Array, decoding: bool, words: Array, coder: Array, intervals: Array) -> None:
+        """`code_samples` under these mixtures and this version's tables."""
+        t, components = logistic_tables(), len(self.out) // (3 * len(values))
+        shapes = (*self.tables, t.values, t.inverses, t.weights)
+        code_samples(values, *self[:5], components, *shapes, decoding, words, coder, intervals)
+
+
 class MixtureEncoder:
     """Collects intervals in decoding order; `finish()` gives the bytes."""
 
@@ -33,31 +55,10 @@ class MixtureEncoder:
         size = TOTAL // levels
         self._intervals.append(np.stack([values.ravel() * size, np.full(values.size, size)], 1).astype(np.uint32))
 
-    def code(
-        self,
-        values: Array,
-        out: Array,
-        linear: Array,
-        centre: Array,
-        unit: Array,
-        levels: int,
-        tables: tuple[Array, Array],
-    ) -> Array:
-        """Append samples (planes, N); the rest as in `code_samples`, tables: units and reciprocals. Returns them."""
+    def code(self, values: Array, mixtures: Mixtures) -> Array:
+        """Append samples (planes, N); returns them."""
         intervals = np.empty((values.size, 2), np.uint32)
-        _run(
-            values,
-            out,
-            linear,
-            centre,
-            unit,
-            levels,
-            tables,
-            False,
-            np.empty(0, np.uint32),
-            np.zeros(2, np.int64),
-            intervals,
-        )
+        mixtures.code(values, False, np.empty(0, np.uint32), np.zeros(2, np.int64), intervals)
         self._intervals.append(intervals)
         return values
 
@@ -103,68 +104,13 @@ class MixtureDecoder:
         self._check_end()
         return values
 
-    def code(
-        self,
-        values: Array,
-        out: Array,
-        linear: Array,
-        centre: Array,
-        unit: Array,
-        levels: int,
-        tables: tuple[Array, Array],
-    ) -> Array:
+    def code(self, values: Array, mixtures: Mixtures) -> Array:
         """The next samples, shaped like `values`."""
         values = np.zeros(values.shape, np.int32)
-        _run(
-            values,
-            out,
-            linear,
-            centre,
-            unit,
-            levels,
-            tables,
-            True,
-            self._words,
-            self._coder,
-            np.empty((0, 2), np.uint32),
-        )
+        mixtures.code(values, True, self._words, self._coder, np.empty((0, 2), np.uint32))
         self._check_end()
         return values
 
     def _check_end(self) -> None:
         if self._coder[1] > self._words.size:
             raise CorruptBitstreamError("a payload ends before its samples: it is cut off or damaged")
-
-
-def _run(
-    values: Array,
-    out: Array,
-    linear: Array,
-    centre: Array,
-    unit: Array,
-    levels: int,
-    tables: tuple[Array, Array],
-    decoding: bool,
-    words: Array,
-    coder: Array,
-    intervals: Array,
-) -> None:
-    t = logistic_tables()
-    components = len(out) // (3 * len(values))
-    code_samples(
-        values,
-        out,
-        linear,
-        centre,
-        unit,
-        levels,
-        components,
-        *tables,
-        t.values,
-        t.inverses,
-        t.weights,
-        decoding,
-        words,
-        coder,
-        intervals,
-    )

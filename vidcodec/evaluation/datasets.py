@@ -23,28 +23,10 @@ from typing import Any
 from vidcodec.errors import InputError
 
 VIDEO_SUFFIXES = frozenset(
-    {
-        ".264",
-        ".265",
-        ".avi",
-        ".h264",
-        ".h265",
-        ".hevc",
-        ".ivf",
-        ".m2ts",
-        ".m4v",
-        ".mjpeg",
-        ".mkv",
-        ".mov",
-        ".mp4",
-        ".mpeg",
-        ".mpg",
-        ".mts",
-        ".obu",
-        ".ts",
-        ".webm",
-        ".y4m",
-    }
+    (
+        *(".264", ".265", ".avi", ".h264", ".h265", ".hevc", ".ivf", ".m2ts", ".m4v", ".mjpeg", ".mkv", ".mov"),
+        *(".mp4", ".mpeg", ".mpg", ".mts", ".obu", ".ts", ".webm", ".y4m"),
+    )
 )
 PICTURE_SUFFIXES = frozenset({".bmp", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"})
 

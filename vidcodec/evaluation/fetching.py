@@ -37,6 +37,8 @@ except ImportError:  # Windows: nothing keeps two downloads of one file apart th
 
 Progress = Callable[[int, "int | None"], None]
 
+PART, FACTS, RECORD = ".part", ".part.json", ".sha256"  # behind a file's name
+
 _PASSING = frozenset({408, 425, 429, 500, 502, 503, 504})  # answers that another attempt may change
 _LONGEST_PAUSE = 60.0
 _PIECE = 1 << 18
@@ -93,51 +95,45 @@ def fetch(
         with _part_of(path) as part:
             _Download(address, path, part, options, progress).run()
             os.fsync(part.fileno())
-        partial = _partial(path)
-        digest = _checked(entry, path, address, known)
+        partial = _beside(path, PART)
+        accept = "" if entry.sha256 else f", or remove {_beside(path, RECORD)} to take the new one"
+        advice = f"it was changed there or on the way; try again, or another --mirror{accept}"
+        try:
+            _check_content(entry, partial, address, advice="try again later, or another --mirror")
+            digest = _checked_digest(partial, known, f"{address} has", advice)
+        except FetchError:
+            _discard(path)
+            raise
         size = partial.stat().st_size
         os.replace(partial, path)
-        _facts(path).unlink(missing_ok=True)
+        _beside(path, FACTS).unlink(missing_ok=True)
         _record(path, digest)
     return Fetched(entry, path, size, digest, downloaded=True)
 
 
 def _taken(entry: Entry, path: Path, known: str | None) -> Fetched:
     """A file that was there before, if it is what it should be."""
+    again = f"vidcodec fetch {entry.id} --force"
     try:
-        _check_content(entry, path, str(path), advice=f"remove it, or run vidcodec fetch {entry.id} --force")
-        digest = file_digest(path)
+        _check_content(entry, path, str(path), advice=f"remove it, or run {again}")
+        wrong = f"{path} is damaged or another version: it has"
+        digest = _checked_digest(path, known, wrong, f"{again} downloads it again")
     except OSError as error:
         raise FetchError(f"{path} cannot be read ({error.strerror}): check its permissions") from error
     if known is None:
         with _writing(path):
             _record(path, digest)
-    elif digest != known:
-        raise FetchError(
-            f"{path} is damaged or another version: its SHA-256 is {digest}, expected {known}: "
-            f"vidcodec fetch {entry.id} --force downloads it again"
-        )
     return Fetched(entry, path, path.stat().st_size, digest, downloaded=False)
 
 
 # ------------------------------------------------------------------------------ checks
 
 
-def _checked(entry: Entry, path: Path, address: str, known: str | None) -> str:
-    """The digest of a finished download to `path` that is what it should be; a wrong one is removed."""
-    partial = _partial(path)
-    try:
-        _check_content(entry, partial, address, advice="try again later, or another --mirror")
-        digest = file_digest(partial)
-        if known is not None and digest != known:
-            accept = "" if entry.sha256 else f", or remove {_record_of(path)} to take the new one"
-            raise FetchError(
-                f"{address} has SHA-256 {digest}, expected {known}: it was changed there or on the way; "
-                f"try again, or another --mirror{accept}"
-            )
-    except FetchError:
-        _discard(path)
-        raise
+def _checked_digest(path: Path, known: str | None, wrong: str, advice: str) -> str:
+    """SHA-256 of a file; raises FetchError for another one than is known."""
+    digest = file_digest(path)
+    if known not in (None, digest):
+        raise FetchError(f"{wrong} SHA-256 {digest}, expected {known}: {advice}")
     return digest
 
 
@@ -167,41 +163,32 @@ def _check_content(entry: Entry, path: Path, source: str, *, advice: str) -> Non
 # ----------------------------------------------------------------------- files on disk
 
 
-def _partial(path: Path) -> Path:
-    return path.with_name(path.name + ".part")
-
-
-def _facts(path: Path) -> Path:
-    return path.with_name(path.name + ".part.json")
+def _beside(path: Path, suffix: str) -> Path:
+    return path.with_name(path.name + suffix)
 
 
 def _discard(path: Path) -> None:
     """Forget what has come so far."""
-    _partial(path).unlink(missing_ok=True)
-    _facts(path).unlink(missing_ok=True)
-
-
-def _record_of(path: Path) -> Path:
-    return path.with_name(path.name + ".sha256")
+    for suffix in (PART, FACTS):
+        _beside(path, suffix).unlink(missing_ok=True)
 
 
 def _recorded(path: Path) -> str | None:
     """The checksum of the first download, if there was one."""
-    try:
-        words = _record_of(path).read_text(encoding="ascii", errors="replace").split()
-    except OSError:
-        return None
-    return words[0] if words and re.fullmatch("[0-9a-f]{64}", words[0]) else None
+    with suppress(OSError):
+        found = re.match("([0-9a-f]{64})(?!\\S)", _beside(path, RECORD).read_text("ascii", "replace").lstrip())
+        return found[1] if found else None
+    return None
 
 
 def _record(path: Path, digest: str) -> None:
-    write_whole(_record_of(path), f"{digest}  {path.name}\n")
+    write_whole(_beside(path, RECORD), f"{digest}  {path.name}\n")
 
 
 @contextmanager
 def _part_of(path: Path) -> Iterator[BinaryIO]:
     """The file of what has come so far, for this process alone."""
-    with open(_partial(path), "ab") as part:
+    with open(_beside(path, PART), "ab") as part:
         if fcntl is not None:
             try:
                 fcntl.flock(part, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -252,27 +239,12 @@ class _Redirects(urllib.request.HTTPRedirectHandler):
         return super().redirect_request(req, fp, code, msg, headers, newurl)
 
 
-def _opener() -> urllib.request.OpenerDirector:
-    """http and https through the usual proxies, and nothing else: no files, no FTP, no data addresses."""
-    opener = urllib.request.OpenerDirector()
-    for handler in (
-        urllib.request.ProxyHandler,
-        urllib.request.HTTPHandler,
-        urllib.request.HTTPSHandler,
-        _Redirects,
-        urllib.request.HTTPErrorProcessor,
-        urllib.request.HTTPDefaultErrorHandler,
-    ):
-        opener.add_handler(handler())
-    return opener
-
-
 class _Download:
     """Brings all bytes of an address into a file that may hold its beginning."""
 
     def __init__(self, address: str, path: Path, part: BinaryIO, options: FetchOptions, progress: Progress) -> None:
         self.address, self.path, self.part, self.options, self.progress = address, path, part, options, progress
-        self.opener = _opener()
+        self.opener = urllib.request.build_opener(_Redirects)
         self.by_hand = f"download {address} yourself and put it at {path}"
 
     def run(self) -> None:
@@ -319,7 +291,9 @@ class _Download:
     def _request(self, headers: dict[str, str]) -> http.client.HTTPResponse:
         """The server's answer, where it has one worth reading."""
         try:
-            host = urlsplit(self.address).hostname or ""
+            scheme, host = urlsplit(self.address).scheme, urlsplit(self.address).hostname or ""
+            if scheme not in ("http", "https"):
+                raise ValueError("http and https alone are asked")
             request = urllib.request.Request(self.address, headers=headers)
             return self.opener.open(request, timeout=self.options.timeout)  # type: ignore[return-value]
         except urllib.error.HTTPError as error:
@@ -402,7 +376,7 @@ class _Download:
     def _begun(self) -> tuple[str, int | None]:
         """The server's name for the version that has begun to come ('': it gave none, start again), and its size."""
         try:
-            facts = json.loads(_facts(self.path).read_text(encoding="utf-8"))
+            facts = json.loads(_beside(self.path, FACTS).read_text(encoding="utf-8"))
             return (str(facts["version"]), facts["bytes"]) if facts["address"] == self.address else ("", None)
         except (OSError, ValueError, KeyError, TypeError):
             return "", None
@@ -412,11 +386,11 @@ class _Download:
         self._restart()
         if version := _version_in(answer):
             facts = {"address": self.address, "version": version, "bytes": _length_in(answer)}
-            write_whole(_facts(self.path), json.dumps(facts) + "\n")
+            write_whole(_beside(self.path, FACTS), json.dumps(facts) + "\n")
 
     def _restart(self) -> None:
         self.part.truncate(0)
-        _facts(self.path).unlink(missing_ok=True)
+        _beside(self.path, FACTS).unlink(missing_ok=True)
 
     def _check_range(self, answer: http.client.HTTPResponse, offset: int, version: str) -> None:
         """Raise _Again, from the first byte, unless the part that was asked for is coming."""

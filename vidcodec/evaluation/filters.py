@@ -9,12 +9,11 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import av
-
-from vidcodec.errors import CodecUnavailableError, InputError, ModelNotFoundError
+from vidcodec.errors import InputError, ModelNotFoundError
 from vidcodec.evaluation.codec import Codec, Encoded, Source, read_frames, shown
 from vidcodec.evaluation.learned import CODE, SCORES
 from vidcodec.evaluation.provenance import digest_of
+from vidcodec.evaluation.video_rivals import check_encoder, ffmpeg_versions
 from vidcodec.updates.strategy import Strategy
 from vidcodec.version import PACKAGE
 from vidcodec.video import Frame, VideoFormat
@@ -43,11 +42,7 @@ class Filter(Codec):
     family, rate_name = "filter", "qp"
     lowest, highest, usual = 0, 63, (27, 42)
     code = (*CODE, "postfilter", "evaluation/filters.py")
-    choices = {
-        "codec": tuple(ENCODERS),
-        "objective": ("rate", "sparsity"),
-        "profile": ("small", "base"),
-    }
+    choices = {"codec": tuple(ENCODERS), "objective": ("rate", "sparsity"), "profile": ("small", "base")}
 
     def check_rate(self, rate_point: float) -> None:
         super().check_rate(rate_point)
@@ -65,8 +60,7 @@ class Filter(Codec):
             **options,
             "filter": " ".join(digest_of(file) for file in files if file.is_file()),
             "encoder": ENCODERS[self.codec],
-            "pyav": av.__version__,
-            "libavcodec": ".".join(map(str, av.library_versions["libavcodec"])),
+            **ffmpeg_versions(),
             "torch": version("torch"),
         }
 
@@ -79,10 +73,7 @@ class Filter(Codec):
             Strategy.parse(self.strategy)
 
     def check(self) -> None:
-        if ENCODERS[self.codec] not in av.codecs_available:
-            raise CodecUnavailableError(
-                f"{self.label}: this PyAV has no {ENCODERS[self.codec]}: take the one of pip install av"
-            )
+        check_encoder(ENCODERS[self.codec], self.label)
         if not self._weights.is_file():
             raise ModelNotFoundError(f"{self.label}: there is no filter {self._weights}: check weights= and profile=")
 

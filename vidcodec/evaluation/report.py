@@ -14,7 +14,7 @@ from pathlib import Path
 from vidcodec.errors import OutputError
 from vidcodec.evaluation.report_common import ELSEWHERE, Section, count, decibels, rate_point, section, size, styles_of
 from vidcodec.evaluation.report_figures import bits_section, cost_section, curves_section
-from vidcodec.evaluation.report_html import Child, Markup, join, tag
+from vidcodec.evaluation.report_html import Child, Markup, join, tag, terms
 from vidcodec.evaluation.report_pictures import Shot, SideBySide, compare
 from vidcodec.evaluation.report_result import result_section
 from vidcodec.evaluation.results import Point, Results
@@ -199,7 +199,7 @@ def _method_section(results: Results) -> Section:
     who = results.provenance
     fps, most = results.sampling.get("fps"), results.sampling.get("frames")
     taken = "every frame of a clip" if fps == "source" else f"{fps} frames a second"
-    facts = [
+    facts: list[tuple[str, Child]] = [
         ("frames", f"{taken}{f', at most {most}' if most else ''}; the same ones for every codec, 8-bit 4:2:0"),
         (
             "rates",
@@ -223,7 +223,7 @@ def _method_section(results: Results) -> Section:
     children: list[Child] = [
         tag("p", "This command gives the results again:"),
         tag("pre", tag("code", who.command)),
-        tag("dl", [tag("div", tag("dt", name), tag("dd", text)) for name, text in facts], class_="facts"),
+        terms(facts, "facts"),
         tag("details", tag("summary", "Settings of every codec"), settings),
     ]
     notes = [f"{clip.name}: {note}" for clip in results.clips for note in clip.notes]

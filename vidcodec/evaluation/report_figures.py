@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from vidcodec.evaluation.report_charts import Axis, Line, Mark, chart, swatch
 from vidcodec.evaluation.report_common import METRICS, Section, metrics_of, rate_point, section, size
-from vidcodec.evaluation.report_html import Child, Markup, join, tag
+from vidcodec.evaluation.report_html import Child, Markup, bar, join, table, tag
 from vidcodec.evaluation.report_pictures import choose_points, is_ours, main_codec, nearest
 from vidcodec.evaluation.results import ClipInfo, Point, Results
 
@@ -104,10 +104,14 @@ def _points_table(results: Results, clip: ClipInfo, metrics: Sequence[str]) -> M
         for codec in results.codecs
         for point in results.curve(clip.name, codec.label)
     ]
-    table = tag(
-        "table", tag("thead", tag("tr", [tag("th", h, scope="col") for h in head])), tag("tbody", rows), class_="plain"
+    scroll = tag(
+        "div",
+        table(head, rows, "plain"),
+        class_="scroll",
+        tabindex="0",
+        role="region",
+        aria_label=f"Points of {clip.name}",
     )
-    scroll = tag("div", table, class_="scroll", tabindex="0", role="region", aria_label=f"Points of {clip.name}")
     return tag("details", tag("summary", f"All points of {clip.name}"), scroll)
 
 
@@ -198,15 +202,8 @@ def _composition(results: Results, clip: ClipInfo) -> Markup | None:
             for number, (key, name) in enumerate(PARTS.items())
         ]
         told = ", ".join(f"{name} {point.details[key]:,} bytes" for key, name in PARTS.items())
-        rows.append(
-            tag(
-                "div",
-                tag("span", rate_point(results, point), class_="who"),
-                tag("span", pieces, class_="stack", role="img", aria_label=told),
-                tag("span", size(sum(point.details[key] for key in PARTS)), class_="value"),
-                class_="row tall short",
-            )
-        )
+        whole = size(sum(point.details[key] for key in PARTS))
+        rows.append(bar(rate_point(results, point), pieces, whole, "row tall short", role="img", aria_label=told))
     names = [tag("span", tag("i", class_=f"part p{n}"), name) for n, name in enumerate(PARTS.values())]
     heading = tag("h4", clip.name, tag("small", main))
     return tag("figure", heading, tag("div", rows, class_="bars"), tag("div", names, class_="legend"))
@@ -223,12 +220,11 @@ def _tensor_bits(results: Results, clip: ClipInfo) -> Markup | None:
         shown = [*shown, (f"{len(rest)} more", sum(value for _, value in rest))]
     largest = max(value for _, value in shown) or 1
     rows = [
-        tag(
-            "div",
-            tag("span", name, class_="who"),
-            tag("span", tag("i", class_="part p0", style=f"width:{100 * value / largest:.2f}%"), class_="stack"),
-            tag("span", f"{value / 8:,.0f} B", class_="value"),
-            class_="row tall",
+        bar(
+            name,
+            tag("i", class_="part p0", style=f"width:{100 * value / largest:.2f}%"),
+            f"{value / 8:,.0f} B",
+            "row tall",
         )
         for name, value in shown
         if value
@@ -284,18 +280,11 @@ def cost_section(results: Results, styles: dict[str, int]) -> Section | None:
     if not rows:
         return None
     head = ["codec", "encoding", "decoding", "memory to encode", "memory to decode", "threads"]
-    table = tag(
-        "table",
-        tag(
-            "caption",
-            "Time of a frame: the median file, and the range. Memory: the largest file's process, "
-            "interpreter and libraries included.",
-        ),
-        tag("thead", tag("tr", [tag("th", name, scope="col") for name in head])),
-        tag("tbody", rows),
-        class_="cards",
+    caption = (
+        "Time of a frame: the median file, and the range. Memory: the largest file's process, interpreter and "
+        "libraries included."
     )
-    return section("cost", "Time", "Time and memory", table)
+    return section("cost", "Time", "Time and memory", table(head, rows, "cards", caption))
 
 
 def _seconds(values: list[float]) -> Child:

@@ -34,6 +34,23 @@ def join(children: Iterable[Child]) -> Markup:
     return Markup("".join(map(_child, children)))
 
 
+def table(head: Iterable[str], rows: Iterable[Child], class_: str, caption: str | None = None) -> Markup:
+    """A table with a row of headings; rows: of `tag("tr", ...)`."""
+    top = tag("thead", tag("tr", [tag("th", name, scope="col") for name in head]))
+    return tag("table", caption and tag("caption", caption), top, tag("tbody", rows), class_=class_)
+
+
+def terms(pairs: Iterable[tuple[str, Child]], class_: str) -> Markup:
+    """A list of terms and what is said of them."""
+    return tag("dl", [tag("div", tag("dt", term), tag("dd", said)) for term, said in pairs], class_=class_)
+
+
+def bar(who: Child, middle: Child, value: str, row: str, **attributes: str) -> Markup:
+    """A row of a drawing made of bars: a name, the bar, a figure. row: its class; attributes: of the bar."""
+    shown = tag("span", middle, **{"class_": "stack"} | attributes)
+    return tag("div", tag("span", who, class_="who"), shown, tag("span", value, class_="value"), class_=row)
+
+
 def _child(child: Child) -> str:
     if child is None:
         return ""

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 from vidcodec.evaluation.report_charts import swatch
 from vidcodec.evaluation.report_common import ELSEWHERE, METRICS, Section, compared_by, percent, section, signed
-from vidcodec.evaluation.report_html import Child, Markup, join, tag
+from vidcodec.evaluation.report_html import Child, Markup, bar, join, table, tag, terms
 from vidcodec.evaluation.report_pictures import OURS, is_ours, main_codec
 from vidcodec.evaluation.results import Comparison, Results
 
@@ -64,7 +64,7 @@ def _verdict(results: Results) -> Markup | None:
 
 def _glossary(results: Results) -> Markup:
     families = [f for f in dict.fromkeys(codec.family for codec in results.codecs) if f in FAMILIES]
-    codecs: list[tuple[str, str]] = [(family, FAMILIES[family]) for family in families]
+    codecs: list[tuple[str, Child]] = [(family, FAMILIES[family]) for family in families]
     labels = " ".join(codec.label for codec in results.codecs)
     codecs += [(f":{mode}", text) for mode, text in MODES.items() if re.search(rf":{mode}\b", labels)]
     if elsewhere := [codec.label for codec in results.codecs if codec.family == ELSEWHERE]:
@@ -98,15 +98,8 @@ def _glossary(results: Results) -> Markup:
             ],
         ),
     ]
-    entries = [tag("div", tag("dt", term), tag("dd", text)) for term, text in words]
-    listed = [tag("div", tag("dt", name), tag("dd", text)) for name, text in codecs]
-    return join(
-        [
-            tag("h3", "Words on this page"),
-            tag("dl", entries, class_="glossary"),
-            join([tag("h3", "The codecs"), tag("dl", listed, class_="terms")]) if listed else None,
-        ]
-    )
+    listed = [tag("h3", "The codecs"), terms(codecs, "terms")] if codecs else []
+    return join([tag("h3", "Words on this page"), terms(words, "glossary"), *listed])
 
 
 def _distances(results: Results, styles: dict[str, int]) -> Markup:
@@ -162,15 +155,9 @@ def _bars(results: Results, styles: dict[str, int], metric: str) -> Markup | Non
             for c in single
             if c.bd_rate is not None
         ]
-        rows.append(
-            tag(
-                "div",
-                tag("span", swatch(styles[codec], strong=codec == main_codec(results)), codec, class_="who"),
-                tag("span", row, class_="track"),
-                tag("span", "N/A" if value is None else percent(value), class_="value"),
-                class_="row ours" if is_ours(results, codec) else "row",
-            )
-        )
+        who = [swatch(styles[codec], strong=codec == main_codec(results)), codec]
+        kind = "row ours" if is_ours(results, codec) else "row"
+        rows.append(bar(who, row, "N/A" if value is None else percent(value), kind, class_="track"))
     scale = [tag("span", _times(f), style=f"left:{at(f)}%") for f in marks]
     axis = tag("div", tag("span", class_="who"), tag("span", scale, class_="scale"), tag("span"), class_="row")
     label = f"File size for equal {METRICS[metric].name}; the table below has the figures"
@@ -196,8 +183,7 @@ def _table(results: Results, styles: dict[str, int], metric: str) -> Markup:
         if metric != "bytes"
         else f"Bytes against {results.anchor}: every decoded frame is the original one, sample by sample."
     )
-    head = tag("tr", tag("th", "codec", scope="col"), [tag("th", name, scope="col") for name in columns])
-    return tag("table", tag("caption", caption), tag("thead", head), tag("tbody", rows), class_="cards bd")
+    return table(["codec", *columns], rows, "cards bd", caption)
 
 
 def _cell(column: str, found: Comparison | None, clips: int) -> Markup:

@@ -265,17 +265,8 @@ class Results:
 
 CSV_CLIP = ("name", "width", "height", "frames", "fps")
 CSV_POINT = (
-    "codec",
-    "rate_point",
-    "bytes",
-    "file_bytes",
-    "bpp",
-    "encode_seconds",
-    "decode_seconds",
-    "threads",
-    "encode_memory",
-    "decode_memory",
-    "key",
+    *("codec", "rate_point", "bytes", "file_bytes", "bpp", "encode_seconds", "decode_seconds", "threads"),
+    *("encode_memory", "decode_memory", "key"),
 )
 CSV_DETAILS = ("update_bytes", "y_bytes", "z_bytes", "rest_bytes")
 

@@ -1,19 +1,7 @@
-"""Codecs by name: what `--codecs` takes.
+"""Codecs by name: what `--codecs` takes; `vidcodec evaluate --help` lists them.
 
-    x264, x265, svtav1, vp9, vvenc    :intra or :inter (the default), preset=WORD
-    jpeg, webp                        one file a picture
-    vidcodec                          any option of `vidcodec encode`: adapt=none,preset=fast,steps=100,weights=FILE
-    compressai                        :ARCHITECTURE, the same options, '{q}' in weights=FILE for the quality; not
-                                      adapted without adapt=
-    filter                            x264, x265 or svtav1 behind our filter: codec=x265,preset=WORD,
-                                      strategy=none|base|multipliers|biases|full, or parameters=biases
-    points:FILE.json#NAME             measured elsewhere
-
-    lossless: vidcodec:lossless=1, png, webp:lossless, jxl:effort=7, ffv1, x265:lossless
-
-Options follow the name after a colon, separated by commas: x265:inter,preset=medium. Every codec takes
-rates=22/27/32/37 (its own rate points) and name=TEXT (how results call it). Several codecs are separated by commas,
-too: a word begins a new codec when it begins with a codec's name.
+Options follow the name after a colon, separated by commas: x265:inter,preset=medium. Several codecs are separated by
+commas, too: a word begins a new codec when it begins with a codec's name.
 """
 
 from __future__ import annotations

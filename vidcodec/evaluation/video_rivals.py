@@ -36,20 +36,27 @@ CODE = ("evaluation/video_rivals.py", "evaluation/codec.py")
 ONE_KEY_FRAME = 1 << 20  # frames between two key frames: more than any clip has
 
 
+def check_encoder(encoder: str, label: str) -> None:
+    """Raise CodecUnavailableError where PyAV's FFmpeg lacks an encoder; label: of the codec that needs it."""
+    if encoder not in av.codecs_available:
+        raise CodecUnavailableError(f"{label}: this PyAV has no {encoder}: take the one of pip install av")
+
+
+def ffmpeg_versions() -> dict[str, str]:
+    """What the bytes of FFmpeg's encoders depend on, for settings."""
+    return {"pyav": av.__version__, "libavcodec": ".".join(map(str, av.library_versions["libavcodec"]))}
+
+
 class FfmpegCodec(Codec):
     """An encoder inside PyAV's FFmpeg, on one thread. Files are Matroska."""
 
     encoder: ClassVar[str]  # FFmpeg's name
 
     def check(self) -> None:
-        if self.encoder not in av.codecs_available:
-            raise CodecUnavailableError(
-                f"{self.label}: this PyAV has no {self.encoder}: take the one of pip install av"
-            )
+        check_encoder(self.encoder, self.label)
 
     def settings(self) -> dict[str, Any]:
-        libavcodec = ".".join(map(str, av.library_versions["libavcodec"]))
-        return {"encoder": self.encoder, "pyav": av.__version__, "libavcodec": libavcodec, **self.options()}
+        return {"encoder": self.encoder, **ffmpeg_versions(), **self.options()}
 
     def decode(self, files: list[Path], format: VideoFormat) -> Iterator[Frame]:
         return (shown(frame, format) for frame in read_frames(files, exact=self.lossless))
@@ -94,6 +101,9 @@ class VideoRival(Codec):
     preset: str = ""
 
     rate_name, alone, choices, code = "qp", "mode", {"mode": (INTRA, INTER)}, CODE
+
+    def from_qp(self, qp: float) -> float | None:
+        return qp
 
 
 class PyavRival(FfmpegCodec, VideoRival):
@@ -143,9 +153,6 @@ class X264(PyavRival):
     def parameters(self, qp: int) -> dict[str, str]:
         return {"preset": self.preset, "tune": "psnr", "qp": str(qp), "x264-params": "log-level=none"}
 
-    def from_qp(self, qp: float) -> float | None:
-        return qp
-
 
 @dataclass(frozen=True)
 class X265(PyavRival):
@@ -169,9 +176,6 @@ class X265(PyavRival):
         if self.lossless:
             return {"preset": self.preset, "x265-params": f"lossless=1:{more}"}
         return {"preset": self.preset, "tune": "psnr", "x265-params": f"qp={qp}:{more}"}
-
-    def from_qp(self, qp: float) -> float | None:
-        return qp
 
 
 class Av1Scale(PyavRival):
@@ -264,9 +268,6 @@ class Vvenc(VideoRival):
     family = "vvenc"
     lowest, highest, usual = 0, 63, (22, 37)
     app: ClassVar[str] = "vvencapp"
-
-    def from_qp(self, qp: float) -> float | None:
-        return qp
 
     def settings(self) -> dict[str, Any]:
         self.check()

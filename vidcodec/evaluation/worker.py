@@ -25,7 +25,7 @@ import numpy as np
 from vidcodec.errors import CodecUnavailableError, VidcodecError
 from vidcodec.evaluation.codec import Codec, Source, exactly
 from vidcodec.evaluation.rivals import parse_codec
-from vidcodec.files import write_whole
+from vidcodec.files import plain, write_whole
 from vidcodec.video import Frame
 
 
@@ -131,19 +131,6 @@ def peak_memory() -> int:
         pass
     unit = 1 if sys.platform == "darwin" else 1024
     return unit * max(own, resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)
-
-
-def plain(value: Any) -> Any:
-    """A value as JSON has it: numbers that are not finite become null."""
-    if isinstance(value, dict):
-        return {str(k): plain(v) for k, v in value.items()}
-    if isinstance(value, list | tuple):
-        return [plain(v) for v in value]
-    if hasattr(value, "item"):  # a number of numpy's or torch's
-        value = value.item()
-    if isinstance(value, float):
-        return value if value - value == 0 else None
-    return value if value is None or isinstance(value, bool | int | str) else str(value)
 
 
 def end_with_parent() -> None:

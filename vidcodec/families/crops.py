@@ -11,9 +11,12 @@ from torch import Tensor
 from vidcodec.families.planes import frame_to_planes, padded_size
 from vidcodec.video import Frame
 
-# Luma samples of one finetuning step: small frames go in whole, since what crops lose at
-# their borders would teach the network about crops.
+# Luma samples of one finetuning step. Frames of up to half as many go in whole, since what crops lose at their borders
+# would teach the network about crops. Of larger ones a step takes `CROPS` crops of a side of `SIDE`: in a minute on one
+# core more steps of fewer crops bring more (results/free_adaptation.md).
 STEP_PIXELS = 300_000
+SIDE, CROPS = 256, 2
+CHECK_PIXELS = 800_000  # that measures see: a few steps' worth
 CACHE_PIXELS = 40_000_000  # 240 MB of planes
 
 
@@ -21,8 +24,8 @@ class FrameCrops:
     """Crops of size x size luma samples, drawn evenly over frames and positions.
 
     frames: any sequence of Frames (a spool, a list). pixels: of the whole video, where these are a
-    sample of it. Small sets are kept as planes in
-    memory; larger ones are read again for every crop.
+    sample of it. size: by `STEP_PIXELS` and `SIDE` where None. Small sets are kept as planes in memory; larger ones are
+    read again for every crop.
     """
 
     def __init__(
@@ -33,15 +36,17 @@ class FrameCrops:
         device: torch.device,
         *,
         pixels: int | None = None,
-        size: int = 384,
-        check_pixels: int = 2_100_000,
+        size: int | None = None,
+        check_pixels: int = CHECK_PIXELS,
     ) -> None:
         self.frames, self.bit_depth, self.multiple, self.device = frames, bit_depth, multiple, device
         height, width = frames[0].y.shape
         self.pixels = pixels or height * width * len(frames)
         h, w = padded_size(height, width, multiple)
+        whole = h * w <= STEP_PIXELS / 2
+        size = size or (max(h, w) if whole else SIDE)
         self.crop = (min(size, h), min(size, w))
-        self.batch = max(1, round(STEP_PIXELS / (self.crop[0] * self.crop[1])))
+        self.batch = max(1, round(STEP_PIXELS / (h * w))) if whole else CROPS
         self._small = h * w * len(frames) <= CACHE_PIXELS
         self._cache: dict[int, Tensor] = {}
         self.check_pixels = check_pixels

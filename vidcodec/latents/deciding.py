@@ -17,7 +17,7 @@ from vidcodec.entropy.rates import CellCoder, rate_of_symbols, ste_round, symbol
 from vidcodec.entropy.scales import MAX_INDEX
 from vidcodec.latents.decisions import Decisions
 from vidcodec.latents.quantizer import UNIT, Quantizer, states
-from vidcodec.latents.tables import tables
+from vidcodec.latents.tables import rates
 
 UNLIKELY = 9.0  # bits
 
@@ -27,8 +27,8 @@ def deciding(decisions: Sequence[Decisions]) -> CellCoder:
 
     decisions: one for each picture of the batch, all with one quantiser, or one for all pictures. The gradient towards
     a table index is the slope between neighbouring tables (of unlikely symbols, the smooth rate's), that towards a
-    residual the smooth rate's, as in `rate_of_symbols`. Samples of index 0, which no file codes, train as if they were
-    rounded, so that an index can grow again.
+    residual the smooth rate's, as in `rate_of_symbols`. Samples of index 0, which no file codes, are zero and free, as
+    in files; their gradients are those of rounded ones, so that an index can grow again.
     """
     quantizer = decisions[0].quantizer
     unit, finer = quantizer.spacing, quantizer.finer
@@ -51,7 +51,7 @@ def deciding(decisions: Sequence[Decisions]) -> CellCoder:
             return torch.from_numpy(a).to(y.device)
 
         coded = tensor(row > 0)
-        decided = torch.where(coded, tensor(values), residual.detach())
+        decided = tensor(values)
         # At the ends of the range the gradient must be able to lead back inside.
         inside = index + (index.clamp(1.0, float(MAX_INDEX)) - index).detach()
         along = tensor(slope) * (inside - tensor(low))
@@ -60,10 +60,9 @@ def deciding(decisions: Sequence[Decisions]) -> CellCoder:
         telling = tensor((charged < UNLIKELY) & (quantizer.scale_index(low) < quantizer.scale_index(low + 1)))
         own = tensor(charged) + torch.where(telling, along, far - far.detach())
         smooth = symbol_bits(residual / unit, index.detach() + finer)
-        rounded = ste_round(residual)
-        bits = torch.where(coded, own + smooth - smooth.detach(), rate_of_symbols(residual, rounded, index, "mixed"))
-        q = torch.where(coded, residual + (decided - residual).detach(), rounded)
-        return q, bits.sum((1, 2, 3))
+        uncoded = rate_of_symbols(residual, ste_round(residual), index, "mixed")
+        bits = torch.where(coded, own + smooth - smooth.detach(), uncoded - uncoded.detach())
+        return residual + (decided - residual).detach(), bits.sum((1, 2, 3))
 
     return code
 
@@ -71,7 +70,9 @@ def deciding(decisions: Sequence[Decisions]) -> CellCoder:
 def neighbouring_bits(
     quantizer: Quantizer, symbols: np.ndarray, row: np.ndarray, low: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Bits of symbols, coded under indices `row`, by the tables of indices `low` and `low` + 1; float64, same shape."""
-    walked = states(quantizer, symbols, row)
-    below, above = (tables().symbol_bits(symbols, quantizer.table(low + step, walked)) for step in (0, 1))
+    """Bits of symbols, coded under indices `row`, by the tables of indices `low` and `low` + 1; float32, same shape."""
+    bits = rates(quantizer.kind, quantizer.table_set)
+    use = 0 if quantizer.machine is None else quantizer.machine.use[states(quantizer, symbols, row)]
+    size = np.minimum(np.abs(symbols), bits.shape[-1] - 1)
+    below, above = (bits[use, quantizer.scale_index(low + step), size] for step in (0, 1))
     return below, above

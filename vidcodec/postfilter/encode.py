@@ -16,6 +16,7 @@ import tempfile
 import time
 from bisect import bisect_right
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -29,7 +30,7 @@ from vidcodec.errors import InputError, OutputError, UnsupportedInputError
 from vidcodec.postfilter.apply import ActiveFilter, picture_type, updated
 from vidcodec.postfilter.carriage import sei_unit
 from vidcodec.postfilter.checkpoint import DIGEST_BYTES, load_filter
-from vidcodec.postfilter.finetune import FilterFinetuneConfig, FilterFinetuner
+from vidcodec.postfilter.finetune import FilterFinetuneConfig, finetune_filter
 from vidcodec.postfilter.media import CodedVideo, Output, Passed, check_carriage, embed
 from vidcodec.postfilter.message import FilterMessage
 from vidcodec.postfilter.network import PROFILES, Filter
@@ -162,17 +163,12 @@ def filter_encode(
     )
 
 
-class timed:
+@contextmanager
+def timed(into: dict[str, float], name: str) -> Iterator[None]:
     """Notes the seconds spent in a block."""
-
-    def __init__(self, into: dict[str, float], name: str) -> None:
-        self._into, self._name = into, name
-
-    def __enter__(self) -> None:
-        self._begin = time.monotonic()
-
-    def __exit__(self, *_: object) -> None:
-        self._into[self._name] = time.monotonic() - self._begin
+    begin = time.monotonic()
+    yield
+    into[name] = time.monotonic() - begin
 
 
 # ------------------------------------------------------------------------------- coding
@@ -411,19 +407,13 @@ class Adaptation:
             segment.qp = best_labels(self.base, segment.samples, self.depth, error, self.size)
             config = self.o.finetune
             if config is not None:
-                tuner = FilterFinetuner(
-                    self.base,
-                    segment.samples,
-                    self.depth,
-                    segment.qp,
-                    segment.bits,
-                    error,
-                    replace(config, max_seconds=config.max_seconds / len(self.segments)),
-                )
-                done = tuner.run(
-                    lambda share, figures, n=number: self.report(  # type: ignore[misc]
-                        "adapt", (n + share) / len(self.segments), figures
-                    )
+
+                def told(share: float, figures: dict[str, Any], n: int = number) -> None:
+                    self.report("adapt", (n + share) / len(self.segments), figures)
+
+                mine = replace(config, max_seconds=config.max_seconds / len(self.segments))
+                done = finetune_filter(
+                    self.base, segment.samples, self.depth, segment.qp, segment.bits, error, mine, told
                 )
                 segment.update, segment.curve = done.payload, done.curve
                 if done.payload:

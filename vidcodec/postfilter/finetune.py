@@ -52,49 +52,35 @@ class FilterFinetuneConfig(FinetuneConfig):
             self.sparse.check(strategy)
 
 
-class FilterFinetuner:
-    """One adaptation of one base filter to one stretch of video.
+def finetune_filter(
+    base: Filter,
+    samples: list[Sample],
+    depth: int,
+    qp: tuple[float, float, float],
+    bits: float,
+    error: np.ndarray,
+    config: FilterFinetuneConfig,
+    progress: Callable[[float, dict[str, Any]], None] = lambda *_: None,
+) -> Finetuned:
+    """Adapt one base filter to one stretch of video; the best measured state counts, no update where none pays.
 
     samples: pictures to learn from. depth: bits per sample. qp: of I, P, B pictures.
     bits: R, of the stretch. error: D0, mean squared errors of Y, U, V without the filter, code values squared.
+    The curve and what `progress` is told are J in bits of the video ('cost') and the update's.
     """
+    crops = FilterCrops(samples, depth, qp, bits, config.crop)
+    objective = FilterObjective.of(error, depth, bits)
+    strategy = Strategy.parse(config.strategy, config.seed)
+    selection = select(strategy, base, pixels=crops.pixels, folder=config.folder)
+    tuner: Finetuner | SparseFinetuner
+    if config.sparse:
+        tuner = SparseFinetuner(base, objective, crops, config, config.sparse, selection)
+    else:
+        tuner = Finetuner(base, objective, crops, AdaptivePrior(), config, selection)
 
-    def __init__(
-        self,
-        base: Filter,
-        samples: list[Sample],
-        depth: int,
-        qp: tuple[float, float, float],
-        bits: float,
-        error: np.ndarray,
-        config: FilterFinetuneConfig,
-    ) -> None:
-        self.bits = bits
-        crops = FilterCrops(samples, depth, qp, bits, config.crop)
-        objective = FilterObjective.of(error, depth, bits)
-        strategy = Strategy.parse(config.strategy, config.seed)
-        self.selection = select(strategy, base, pixels=crops.pixels, folder=config.folder)
-        self.tuner: Finetuner | SparseFinetuner
-        if config.sparse:
-            self.tuner = SparseFinetuner(base, objective, crops, config, config.sparse, self.selection)
-        else:
-            self.tuner = Finetuner(base, objective, crops, AdaptivePrior(), config, self.selection)
+    def report(share: float, row: dict[str, Any]) -> None:
+        progress(share, {"cost": row["cost"] * bits, "update_bits": row["update_bits"]})
 
-    def run(self, progress: Callable[[float, dict[str, Any]], None] | None = None) -> Finetuned:
-        """Finetune; the best measured state counts, and no update where none pays.
-
-        The curve and what `progress` is told are J in bits of the video ('cost') and the update's.
-        """
-
-        def report(share: float, row: dict[str, Any]) -> None:
-            if progress:
-                progress(share, {"cost": row["cost"] * self.bits, "update_bits": row["update_bits"]})
-
-        done = self.tuner.run(report)
-        return replace(
-            done,
-            curve=[
-                {"step": row["step"], "cost": row["cost"] * self.bits, "bytes": round(row["update_bits"] / 8)}
-                for row in done.curve
-            ],
-        )
+    done = tuner.run(report)
+    curve = [{"step": r["step"], "cost": r["cost"] * bits, "bytes": round(r["update_bits"] / 8)} for r in done.curve]
+    return replace(done, curve=curve)

@@ -12,6 +12,7 @@ The finetuner's cost (`vidcodec.updates.finetune`) is J / R: it counts per bit o
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -30,7 +31,10 @@ Batch = tuple[Tensor, Tensor, Tensor]  # decoded (B, 6, ., .), source like it, q
 
 @dataclass(frozen=True)
 class Sample:
-    """A picture to learn from: decoded and source planes (6, h, w) and its frame type (0 I, 1 P, 2 B)."""
+    """A picture to learn from: decoded and source planes (6, h, w) and its frame type (0 I, 1 P, 2 B).
+
+    What has a QP of its own is of a type of its own.
+    """
 
     decoded: np.ndarray
     source: np.ndarray
@@ -38,11 +42,12 @@ class Sample:
 
 
 class FilterCrops:
-    """Samples of one stretch of video, as finetuning draws them. Shared by the bits of the video: its `pixels`."""
+    """Samples of one stretch of video, as finetuning draws them. Shared by the bits of the video: its `pixels`.
 
-    def __init__(
-        self, samples: list[Sample], depth: int, qp: tuple[float, float, float], bits: float, crop: int
-    ) -> None:
+    qp: by frame type. crop: luma samples of a crop's side.
+    """
+
+    def __init__(self, samples: list[Sample], depth: int, qp: Sequence[float], bits: float, crop: int) -> None:
         self.samples, self.depth, self.qp, self.crop = samples, depth, qp, crop
         self.pixels = max(1, round(bits))
 

@@ -14,7 +14,7 @@ from __future__ import annotations
 import math
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -23,11 +23,11 @@ import torch
 from torch import Tensor
 
 from vidcodec.entropy.rates import CellCoder
-from vidcodec.errors import TrainingError, first_line
+from vidcodec.errors import TrainingError
 from vidcodec.families.msp.network import PROFILES, Msp, MspConfig, MspOutput
 from vidcodec.rate import weighted_mse
 from vidcodec.training.data import Planes, batches, load_pictures, planes_to_tensor
-from vidcodec.training.run import MISFITS, Run, RunConfig, averaged, learning_rate, uninterrupted
+from vidcodec.training.run import PictureRunConfig, Run, averaged, described, learning_rate, uninterrupted
 from vidcodec.training.workers import Workers
 
 __all__ = ["TrainConfig", "Workers", "learning_rate", "rd_loss", "split_pictures", "train", "uninterrupted"]
@@ -44,12 +44,10 @@ Picture = TypeVar("Picture")
 
 
 @dataclass(frozen=True, kw_only=True)
-class TrainConfig(RunConfig):
+class TrainConfig(PictureRunConfig):
     """One training run of the codec.
 
-    profile: small, base or large; model: entries of MspConfig that differ from it. crop: a
-    multiple of 16. holdout: a quarter as many pictures are left out of training and validated
-    on, never more than one in five. device: auto, cpu or cuda. middle: share of the crops whose
+    profile: small, base or large, from which `model` differs. crop: a multiple of 16. middle: share of the crops whose
     rate level is from the middle of the range, the rest from all of it. quantizer: uniform, or
     what else decides the symbols in training (rdoq, trellis, mixed; needs numba): a step then sees
     what that quantiser does to it. trains: all, or decoder, which leaves the encoder as it is.
@@ -58,23 +56,17 @@ class TrainConfig(RunConfig):
     """
 
     profile: str = "base"
-    model: dict = field(default_factory=dict)
     lr: float = 1.2e-3
-    holdout: int = 48
-    device: str = "auto"
     middle: float = 0.0
     quantizer: str = "uniform"
     trains: str = "all"
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.device not in ("auto", "cpu", "cuda"):
-            raise TrainingError(f"'device' must be auto, cpu or cuda, not {self.device!r}")
         if self.profile not in PROFILES:
             raise TrainingError(f"'profile' must be one of {', '.join(PROFILES)}, not {self.profile!r}")
         if self.crop < 64 or self.crop % 16:
             raise TrainingError(f"'crop' must be a multiple of 16 from 64 on, not {self.crop}")
-        self.check_not_negative("holdout")
         if not 0 <= self.middle <= 1:
             raise TrainingError(f"'middle' must be from 0 to 1, not {self.middle!r}")
         for name, known in (("quantizer", QUANTIZERS), ("trains", TRAINS)):
@@ -148,10 +140,7 @@ def curve_point(figures: dict) -> str:
 
 def build_model(profile: str, changes: dict) -> Msp:
     """The network a configuration describes; raises TrainingError where there is none."""
-    try:
-        return Msp(MspConfig.from_dict({**PROFILES[profile].to_dict(), **changes}))
-    except (*MISFITS, IndexError, ZeroDivisionError) as e:
-        raise TrainingError(f"'model' in the training configuration describes no network: {first_line(e)}") from e
+    return described(lambda: Msp(MspConfig.from_dict({**PROFILES[profile].to_dict(), **changes})))
 
 
 def load_checkpoint(path: Path) -> Msp:

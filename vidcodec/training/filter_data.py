@@ -25,6 +25,7 @@ import torch
 from torch import Tensor
 
 from vidcodec.errors import TrainingError
+from vidcodec.postfilter.planes import pack, to_tensor
 from vidcodec.postfilter.quantiser import frame_type, level_of_qp, packet_qp
 from vidcodec.training.data import load_pictures
 
@@ -130,8 +131,7 @@ def coded(clip: np.ndarray, codec: str, qp: float, *, constant: bool) -> tuple[n
 def to_planes(i420: np.ndarray) -> np.ndarray:
     """(1.5 H, W) to (6, H/2, W/2)."""
     h = i420.shape[0] * 2 // 3
-    y, uv = i420[:h], i420[h:].reshape(2, h // 2, -1)
-    return np.stack([y[i::2, j::2] for i in (0, 1) for j in (0, 1)] + [uv[0], uv[1]])
+    return pack(i420[:h], i420[h:].reshape(2, h // 2, -1))
 
 
 def prepare_pairs(pictures: Path, folder: Path, clips: int, *, seed: int) -> None:
@@ -203,7 +203,7 @@ class Pairs:
                 top, left = (int(v) for v in rng.integers(0, np.array(pairs.shape[-2:]) - side + 1))
                 crops.append(mirrored(rng, pairs[k, :, :, top : top + side, left : left + side]))
                 qps.append(qp[k] + rng.normal(0, 1.0))
-            pair = to_tensor(np.stack(crops))  # (B, 2, 6, ., .)
+            pair = to_tensor(np.stack(crops), 8)  # (B, 2, 6, ., .)
             yield step, pair[:, 0], pair[:, 1], torch.tensor(qps, dtype=torch.float32)
             step += 1
 
@@ -211,7 +211,7 @@ class Pairs:
         """Whole held-out clips: (decoded (frames, 6, ., .), source, qp (frames,))."""
         out = []
         for pairs, qp in self.held:
-            pair = to_tensor(np.asarray(pairs))
+            pair = to_tensor(np.asarray(pairs), 8)
             out.append((pair[:, 0], pair[:, 1], torch.tensor(qp)))
         return out
 
@@ -226,8 +226,3 @@ def mirrored(rng: np.random.Generator, planes: np.ndarray) -> np.ndarray:
     if rng.random() < 0.5:
         planes, phases = planes.swapaxes(-1, -2), phases.T
     return planes[..., [*phases.ravel().tolist(), 4, 5], :, :]
-
-
-def to_tensor(planes: np.ndarray) -> Tensor:
-    """Code values to [-0.5, 0.5]."""
-    return torch.from_numpy(planes.astype(np.float32)) / 255.0 - 0.5

@@ -47,10 +47,10 @@ from vidcodec.families import load_family
 from vidcodec.families.family import Family
 from vidcodec.postfilter.checkpoint import load_filter
 from vidcodec.postfilter.network import PROFILES
-from vidcodec.postfilter.objective import Batch, FilterObjective
+from vidcodec.postfilter.objective import FilterCrops, FilterObjective, Sample
 from vidcodec.rate import RateLevel
 from vidcodec.training.data import bgr_to_planes
-from vidcodec.training.filter_data import Pairs, prepare_pairs, to_tensor
+from vidcodec.training.filter_data import Pairs, prepare_pairs
 from vidcodec.training.lossless import Pictures, load_photographs, to_420
 from vidcodec.updates.curvature import step_exponents
 from vidcodec.updates.finetune import FinetuneConfig
@@ -314,38 +314,17 @@ def family_contents(family: Family, pictures: Pictures, c: ImportanceConfig) -> 
             yield Content(family.objective(level, video), family.crops(frames, video, pixels=c.pixels, size=side))
 
 
-class PairCrops:
-    """Decoded and source pictures of one coded clip; shared by the bits of a video."""
-
-    def __init__(self, pairs: np.ndarray, qp: list[float], bits: int, side: int) -> None:
-        self.pairs, self.qp, self.pixels, self.side = to_tensor(pairs), qp, bits, side // 2
-
-    def crops(self, rng: np.random.Generator, count: int) -> Batch:
-        """Random crops of random pictures."""
-        out, qps = [], []
-        for i in rng.integers(len(self.pairs), size=count):
-            top, left = (int(rng.integers(0, n - self.side + 1)) for n in self.pairs.shape[-2:])
-            out.append(self.pairs[i, :, :, top : top + self.side, left : left + self.side])
-            qps.append(self.qp[i])
-        x = torch.stack(out)
-        return x[:, 0].contiguous(), x[:, 1].contiguous(), torch.tensor(qps)
-
-    def checks(self) -> list[Batch]:
-        return [(p[:1], p[1:], torch.tensor([q])) for p, q in zip(self.pairs, self.qp, strict=True)]
-
-
 def filter_contents(pairs: Pairs, c: ImportanceConfig, *, side: int = 128) -> Iterator[Content]:
     """Endless: coded clips in random order, each as if it took `c.pixels` bits."""
     rng = np.random.default_rng([c.seed, 1])
     while True:
         for i in rng.permutation(len(pairs.kept)):
             clip, qp = pairs.kept[i]
-            values = np.asarray(clip).astype(np.float64)
-            error = np.square(values[:, 0] - values[:, 1]).mean((0, 2, 3))
+            pictures = [Sample(decoded, source, k) for k, (decoded, source) in enumerate(np.asarray(clip))]
+            error = np.mean([np.square(s.decoded.astype(np.float64) - s.source).mean((1, 2)) for s in pictures], 0)
             planes = np.array([error[:4].mean(), error[4], error[5]])
-            yield Content(
-                FilterObjective.of(planes, 8, float(c.pixels)), PairCrops(np.asarray(clip), qp, c.pixels, side)
-            )
+            crops = FilterCrops(pictures, 8, qp, c.pixels, side)
+            yield Content(FilterObjective.of(planes, 8, float(c.pixels)), crops)
 
 
 @flushed_denormals()

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -22,12 +22,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from vidcodec.errors import TrainingError, first_line
+from vidcodec.errors import TrainingError
 from vidcodec.families.lossless.network import Lossless, LosslessConfig
 from vidcodec.families.lossless.planes import PlaneBatch, rgb_to_ycocg
 from vidcodec.training.codec import split_pictures
 from vidcodec.training.data import coded_before, read_pictures, synthetic_crop
-from vidcodec.training.run import MISFITS, Run, RunConfig, averaged
+from vidcodec.training.run import PictureRunConfig, Run, averaged, described
 
 CHECK_SIDE = 256
 TEN_BIT_SHARE = 0.15
@@ -41,33 +41,25 @@ Pictures = list[tuple[str, np.ndarray]]  # 8-bit BGR
 
 
 @dataclass(frozen=True, kw_only=True)
-class LosslessTrainConfig(RunConfig):
+class LosslessTrainConfig(PictureRunConfig):
     """One training run of the lossless network.
 
-    model: entries of LosslessConfig that differ from its defaults. batch: crops a step, half of them RGB, half 4:2:0.
-    holdout: a quarter as many pictures are left out of training and validated on, never more than one in five.
-    device: auto, cpu or cuda.
+    batch: crops a step, half of them RGB, half 4:2:0.
 
     Raises TrainingError for an entry of the wrong type or out of its range.
     """
 
-    model: dict = field(default_factory=dict)
     crop: int = 128
     lr: float = 3e-3
     warmup: int = 100
     validate_minutes: float = 4.0
-    holdout: int = 48
-    device: str = "auto"
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.device not in ("auto", "cpu", "cuda"):
-            raise TrainingError(f"'device' must be auto, cpu or cuda, not {self.device!r}")
         if not 32 <= self.crop <= 256 or self.crop % 4:
             raise TrainingError(f"'crop' must be a multiple of 4 from 32 to 256, not {self.crop}")
         if self.batch < 2:
             raise TrainingError(f"'batch' must be 2 or more, one RGB and one 4:2:0 crop, not {self.batch}")
-        self.check_not_negative("holdout")
 
 
 # -------------------------------------------------------------------------------- data
@@ -237,14 +229,6 @@ def said(figures: dict[str, Any]) -> str:
 # ------------------------------------------------------------------------ the training
 
 
-def build_model(changes: dict) -> Lossless:
-    """The network a configuration describes; raises TrainingError where there is none."""
-    try:
-        return Lossless(LosslessConfig.from_dict({**LosslessConfig().to_dict(), **changes}))
-    except (*MISFITS, IndexError, ZeroDivisionError) as e:
-        raise TrainingError(f"'model' in the training configuration describes no network: {first_line(e)}") from e
-
-
 def load_checkpoint(path: Path) -> Lossless:
     """The network in a .safetensors file."""
     from vidcodec.families.lossless.checkpoint import load_lossless  # safetensors: not needed to train
@@ -271,7 +255,7 @@ def train_lossless(c: LosslessTrainConfig, *, resume: bool = False) -> Path:
     """
 
     def build() -> tuple[Lossless, dict[str, Any]]:
-        model = build_model(c.model)
+        model = described(lambda: Lossless(LosslessConfig.from_dict({**LosslessConfig().to_dict(), **c.model})))
         return model, model.config.to_dict()
 
     run = Run(c, build, load_checkpoint, device=c.device, resume=resume)

@@ -27,7 +27,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, ClassVar, Generic, Self, TypeVar
 
@@ -128,6 +128,35 @@ class RunConfig:
             meaning = ", ".join(f"'{name}' is {what}" for name, what in cls.REQUIRED.items())
             raise TrainingError(f"{path} must name {' and '.join(repr(m) for m in missing)}: {meaning}")
         return cls(**raw)
+
+
+@dataclass(frozen=True, kw_only=True)
+class PictureRunConfig(RunConfig):
+    """A run on photographs.
+
+    model: entries of the network's configuration that differ from its usual ones. holdout: a quarter as many pictures
+    are left out of training and validated on, never more than one in five. device: auto, cpu or cuda.
+
+    Raises TrainingError for an entry of the wrong type or out of its range.
+    """
+
+    model: dict = field(default_factory=dict)
+    holdout: int = 48
+    device: str = "auto"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.device not in ("auto", "cpu", "cuda"):
+            raise TrainingError(f"'device' must be auto, cpu or cuda, not {self.device!r}")
+        self.check_not_negative("holdout")
+
+
+def described(build: Callable[[], Network]) -> Network:
+    """The network that 'model' in a configuration describes; raises TrainingError where there is none."""
+    try:
+        return build()
+    except (*MISFITS, IndexError, ZeroDivisionError) as e:
+        raise TrainingError(f"'model' in the training configuration describes no network: {first_line(e)}") from e
 
 
 _TYPES: dict[str, tuple[Any, str]] = {

@@ -105,7 +105,7 @@ def loss_gradients(
     rng = np.random.default_rng([c.seed, 2])
     parameters = {n: p.detach().requires_grad_(True) for n, p in network.named_parameters() if n in selection.masks}
     total = {n: torch.zeros_like(p) for n, p in parameters.items()}
-    for _ in range(4):
+    for _ in range(2):
         out = objective.outcome(network, parameters, batches.crops(rng, c.batch), hard=False)
         loss = out.bits / out.pixels + objective.worth * out.error
         grads = torch.autograd.grad(loss, list(parameters.values()), allow_unused=True)
@@ -116,7 +116,7 @@ def loss_gradients(
 
 
 def weight_probes(
-    network: nn.Module, weights: dict[str, Tensor], objective: Objective, batches: Batches, c: Probing, count: int = 4
+    network: nn.Module, weights: dict[str, Tensor], objective: Objective, batches: Batches, c: Probing, count: int = 2
 ) -> list[dict[str, Tensor]]:
     """Gradients by the named weights, at these values, of random probes (`Objective.probe`)."""
     rng = np.random.default_rng([c.seed, 3])

@@ -17,10 +17,10 @@ a whole row or column, along a direction in which many small gains add up.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from vidcodec.entropy.rates import ste_round
@@ -48,29 +48,43 @@ def geometric_bits(mean: Tensor) -> Tensor:
 
 
 class FactorGrid:
-    """u of every selected tensor, or of its factors (names ending in `LEFT` and `RIGHT`), in weight units.
+    """u of what is sent, in weight units, as two vectors of numbers: 'factors', and 'whole' for everything else.
+
+    A part is a tensor sent whole, or a factor (its tensor's name with `LEFT` or `RIGHT` behind it); its components are
+    the ranks of a factor, the rows of a table, or the one of everything else. Entries of all parts lie one after the
+    other, and so do their components: a step of training takes few operations, however many tensors there are.
 
     base: the tensors' base weights. gradients: of the loss at the base weights, by name.
     """
 
     def __init__(self, base: dict[str, Tensor], selection: Selection, gradients: dict[str, Tensor]) -> None:
         self.base = base
-        self.factored = {n for n, p in base.items() if is_factored(n, tuple(p.shape))}
+        self.factored = [n for n, p in base.items() if is_factored(n, tuple(p.shape))]
         start: dict[str, Tensor] = {}
-        for n, p in base.items():
-            if n not in self.factored:
-                start[n] = torch.zeros_like(p)
-                continue
-            g = gradients[n].reshape(p.shape[0], -1).float()
+        for n in self.factored:
+            g = gradients[n].reshape(base[n].shape[0], -1).float()
             rank = min(selection.rank, *g.shape)
             start[n + LEFT] = g.new_zeros(g.shape[0], rank)
-            unit = torch.linalg.svd(g, full_matrices=False)[2][:rank]
-            start[n + RIGHT] = unit.contiguous() * (RIGHT_RMS * g.shape[1] ** 0.5)
-        self.u = {n: x.requires_grad_(True) for n, x in start.items()}
+            # Right singular vectors by way of the left ones: rows are few, columns of 3x3 kernels are not.
+            unit = F.normalize(torch.linalg.eigh(g @ g.t())[1][:, -rank:].flip(1).t() @ g, dim=1)
+            start[n + RIGHT] = unit * (RIGHT_RMS * g.shape[1] ** 0.5)
+        factors = sum(x.numel() for x in start.values())
+        start |= {n: torch.zeros_like(p) for n, p in base.items() if n not in self.factored}
+        self.shapes = {part: tuple(x.shape) for part, x in start.items()}
+        flat = torch.cat([x.flatten() for x in start.values()])
+        self.u = {"factors": flat[:factors].requires_grad_(True), "whole": flat[factors:].clone().requires_grad_(True)}
+        numbers = [_components(part, shape) for part, shape in self.shapes.items()]
+        counts = [int(c.max()) + 1 for c in numbers]
+        first = np.cumsum([0, *counts])
+        self.components = {part: slice(a, a + n) for part, a, n in zip(start, first, counts, strict=False)}
+        self.component = torch.cat([c.flatten() + a for c, a in zip(numbers, first, strict=False)]).to(flat.device)
+        self.size = self.component.bincount().to(flat)  # entries of every component
+        limits = [MAX_FACTOR if part.endswith((LEFT, RIGHT)) else MAX_STEPS for part in start]
+        self.limit = self._by_entry(dict(zip(start, map(float, limits), strict=True)))
+        self.gates, self.gained = torch.ones_like(self.size), torch.zeros_like(self.size)
         self.exponents: dict[str, int] = {}  # of every part, once settled
-        self.gates = {n: torch.ones(self.components(n), device=x.device) for n, x in self.u.items()}
-        self.gained = {n: torch.zeros(self.components(n), device=x.device) for n, x in self.u.items()}
-        self._before: dict[str, Tensor] = {}
+        self.step = torch.ones_like(flat)  # 2^-exponent by entry
+        self._before: Tensor | None = None
 
     @property
     def is_finite(self) -> bool:
@@ -81,99 +95,94 @@ class FactorGrid:
     def settled(self) -> bool:
         return bool(self.exponents)
 
-    def components(self, part: str) -> int:
-        """Of a factor its rank, of a table its rows; one of everything else."""
-        x = self.u[part]
-        return x.shape[1] if part.endswith(LEFT) else x.shape[0] if part.endswith((RIGHT, ".table")) else 1
-
-    def by_component(self, part: str, x: Tensor) -> Tensor:
-        """A part's values as (components, entries)."""
-        return x.t() if part.endswith(LEFT) else x.reshape(self.components(part), -1)
-
-    def gate(self, part: str) -> Tensor:
-        """The gates of a part's components, in a shape that broadcasts to it."""
-        g = self.gates[part]
-        return g if part.endswith(LEFT) else g.reshape(-1, *[1] * (self.u[part].ndim - 1)) if g.numel() > 1 else g
+    def _by_entry(self, values: dict[str, float]) -> Tensor:
+        """A number of every part, for each of its entries (entries,)."""
+        counts = torch.tensor([c.stop - c.start for c in self.components.values()])
+        by_component = self.size.new_tensor([values[part] for part in self.components]).repeat_interleave(
+            counts.to(self.size.device)
+        )
+        return by_component[self.component]
 
     # ------------------------------------------------------------------ values
 
+    def parts(self, x: Tensor | None = None) -> dict[str, Tensor]:
+        """All parts in their shapes, of values by entry; of u by default."""
+        x = torch.cat(list(self.u.values())) if x is None else x
+        cut = x.split([math.prod(shape) for shape in self.shapes.values()])
+        return {part: v.view(shape) for v, (part, shape) in zip(cut, self.shapes.items(), strict=True)}
+
+    def _open(self) -> Tensor:
+        """u, zero where a component is shut (entries,)."""
+        return torch.cat(list(self.u.values())) * self.gates[self.component]
+
+    def _steps(self, step: Tensor) -> Tensor:
+        """Whole steps of u, straight through (entries,)."""
+        return ste_round((self._open() / step).clamp(-self.limit, self.limit))
+
     def parameters(self) -> dict[str, Tensor]:
         """The adapted weights, differentiable in u; rounded once settled."""
-        return self._weights(self._trained)
+        return self._weights(self._steps(self.step) * self.step if self.settled else self._open())
 
     @torch.no_grad()
     def sent(self) -> dict[str, Tensor]:
         """The weights that a decoder will have."""
-        exponents = self.exponents or self.usual_exponents()
-        return self._weights(lambda part: self._steps(part, exponents[part]) * 2.0 ** -exponents[part])
+        step = self._step_of(self.exponents or self.usual_exponents())
+        return self._weights(self._steps(step) * step)
 
-    def _weights(self, value: Callable[[str], Tensor]) -> dict[str, Tensor]:
-        out = {}
+    def _weights(self, values: Tensor) -> dict[str, Tensor]:
+        parts, out = self.parts(values), {}
         for n, p in self.base.items():
-            if n in self.factored:
-                out[n] = p + (value(n + LEFT) @ value(n + RIGHT)).reshape(p.shape)
-            else:
-                out[n] = p + value(n)
+            out[n] = p + ((parts[n + LEFT] @ parts[n + RIGHT]).reshape(p.shape) if n in self.factored else parts[n])
         return out
 
-    def _trained(self, part: str) -> Tensor:
-        if not self.settled:
-            return self.u[part] * self.gate(part)
-        return self._steps(part, self.exponents[part]) * 2.0 ** -self.exponents[part]
-
-    def _steps(self, part: str, exponent: int) -> Tensor:
-        limit = MAX_FACTOR if part.endswith((LEFT, RIGHT)) else MAX_STEPS
-        return ste_round((self.u[part] * self.gate(part) * 2.0**exponent).clamp(-limit, limit))
-
+    @torch.no_grad()
     def update(self) -> Update:
         """As the stream carries it, without the components that are zero."""
-        exponents = self.exponents or self.usual_exponents()
-
-        def steps(part: str) -> np.ndarray:
-            with torch.no_grad():
-                return self._steps(part, exponents[part]).cpu().numpy().astype(np.int32)
-
-        tensors = {}
+        exponents, tensors = self.exponents or self.usual_exponents(), {}
+        steps = {
+            n: x.cpu().numpy().astype(np.int32) for n, x in self.parts(self._steps(self._step_of(exponents))).items()
+        }
         for n, p in self.base.items():
             if n in self.factored:
-                left, right = steps(n + LEFT), steps(n + RIGHT)
+                left, right = steps[n + LEFT], steps[n + RIGHT]
                 if (live := left.any(0) & right.any(1)).any():
                     parts = (
                         TensorUpdate(left[:, live], exponents[n + LEFT]),
                         TensorUpdate(right[live], exponents[n + RIGHT]),
                     )
                     tensors[n] = Factors(*parts).product(tuple(p.shape))
-            elif (whole := steps(n)).any():
-                tensors[n] = TensorUpdate(whole, exponents[n])
+            elif steps[n].any():
+                tensors[n] = TensorUpdate(steps[n], exponents[n])
         return Update(tensors)
 
     # ------------------------------------------------------------------ the rate
 
-    def part_bits(self, exponents: dict[str, int]) -> dict[str, Tensor]:
-        """Bits of every part's components (components,), differentiable in u."""
-        out = {}
-        for part, x in self.u.items():
-            m = self.by_component(part, (x * self.gate(part)).abs())
-            out[part] = geometric_bits(m.mean(1) * 2.0 ** exponents[part]) * m.shape[1]
-        return out
+    def component_bits(self, step: Tensor) -> Tensor:
+        """Bits of every component at steps by entry (components,), differentiable in u."""
+        sums = torch.zeros_like(self.size).index_add(0, self.component, (self._open() / step).abs())
+        return geometric_bits(sums / self.size) * self.size
 
     def bits(self) -> Tensor | None:
         """Of the update as it stands, differentiable; None before it is settled."""
-        return torch.cat(list(self.part_bits(self.exponents).values())).sum() if self.settled else None
+        return self.component_bits(self.step).sum() if self.settled else None
 
     # ------------------------------------------------------------------ settling
 
+    def _step_of(self, exponents: dict[str, int]) -> Tensor:
+        return self._by_entry({part: 2.0**-k for part, k in exponents.items()})
+
     def usual_exponents(self) -> dict[str, int]:
         """Steps of `UNSETTLED` root mean squares."""
-        return {part: _exponent(UNSETTLED * _rms(x)) for part, x in self.u.items()}
+        return {part: _exponent(UNSETTLED * _rms(x)) for part, x in self.parts().items()}
 
+    @torch.no_grad()
     def curvature_exponents(self, probes: list[dict[str, Tensor]], pixels: int, coarsest: float) -> dict[str, int]:
         """Steps from gradients of random probes by the weights (`Objective.probe`), at the weights as they stand.
 
         With h the mean curvature of a part's entries in bits of the whole video, a uniform step t costs h t^2 / 24
         bits an entry and saves log2 t: least at t^2 = 12 / (h ln 2). No step is beyond `coarsest` root mean squares.
         """
-        squares = dict.fromkeys(self.u, 0.0)
+        parts, squares = self.parts(), dict.fromkeys(self.shapes, 0.0)
         for grads in probes:
             for n in self.base:
                 if (g := grads.get(n)) is None:
@@ -182,11 +191,10 @@ class FactorGrid:
                     squares[n] += float(g.square().mean())
                     continue
                 g = g.reshape(g.shape[0], -1).float()
-                left, right = self.u[n + LEFT].detach(), self.u[n + RIGHT].detach()
-                squares[n + LEFT] += float((g @ right.t()).square().mean())
-                squares[n + RIGHT] += float((left.t() @ g).square().mean())
+                squares[n + LEFT] += float((g @ parts[n + RIGHT].t()).square().mean())
+                squares[n + RIGHT] += float((parts[n + LEFT].t() @ g).square().mean())
         out = {}
-        for part, x in self.u.items():
+        for part, x in parts.items():
             h = squares[part] / len(probes) * pixels
             step = math.sqrt(12 / (h * math.log(2))) if h > 0 else math.inf
             out[part] = _exponent(min(step, coarsest * _rms(x)))
@@ -194,18 +202,19 @@ class FactorGrid:
 
     def settle(self, exponents: dict[str, int]) -> None:
         """From now on the network sees the update rounded to these steps."""
-        self.exponents = dict(exponents)
+        self.exponents, self.step = dict(exponents), self._step_of(exponents)
 
-    def state(self) -> tuple[dict[str, Tensor], dict[str, Tensor], dict[str, int]]:
+    def state(self) -> tuple[dict[str, Tensor], Tensor, dict[str, int]]:
         """To come back to."""
-        return {n: u.detach().clone() for n, u in self.u.items()}, dict(self.gates), dict(self.exponents)
+        return {n: u.detach().clone() for n, u in self.u.items()}, self.gates, self.exponents
 
     @torch.no_grad()
-    def restore(self, state: tuple[dict[str, Tensor], dict[str, Tensor], dict[str, int]]) -> None:
+    def restore(self, state: tuple[dict[str, Tensor], Tensor, dict[str, int]]) -> None:
         for n, u in state[0].items():
             self.u[n].copy_(u)
-        self.gates, self.exponents = dict(state[1]), dict(state[2])
-        self._before = {}
+        self.gates, self.exponents, self._before = state[1], {}, None
+        if state[2]:
+            self.settle(state[2])
 
     # ------------------------------------------------------------------ what components bring
 
@@ -217,29 +226,42 @@ class FactorGrid:
         that decided the movement. Of bold steps it is a noisy sum: less its standard deviation it shut nearly all of
         the synthesis, where most of the gain is.
         """
-        for part, x in self.u.items():
-            if x.grad is not None and part in self._before:
-                self.gained[part] += self.by_component(part, x.grad * (self._before[part] - x)).sum(1)
-            self._before[part] = x.detach().clone()
+        now = torch.cat(list(self.u.values()))
+        if self._before is not None and all(x.grad is not None for x in self.u.values()):
+            slope = torch.cat([x.grad for x in self.u.values()])  # type: ignore[misc]
+            self.gained.index_add_(0, self.component, slope * (self._before - now))
+        self._before = now
 
     def payoff(self, pixels: int) -> dict[str, Tensor]:
         """Bits that every component of every tensor has gained the video, both factors together (components,)."""
-        out = {n: self.gained[n + LEFT] + self.gained[n + RIGHT] for n in self.factored}
-        out |= {n: self.gained[n] for n in self.base if n not in self.factored}
-        return {n: g * pixels for n, g in out.items()}
+        return {n: pixels * self.gained[places].sum(0) for n, places in self._places().items()}
+
+    def _places(self) -> dict[str, Tensor]:
+        """By tensor: numbers of its components, a row for each of its parts (1 or 2, components)."""
+        numbers = {part: torch.arange(c.start, c.stop) for part, c in self.components.items()}
+        pairs = {n: [n + LEFT, n + RIGHT] if n in self.factored else [n] for n in self.base}
+        return {n: torch.stack([numbers[part] for part in parts]) for n, parts in pairs.items()}
 
     @torch.no_grad()
     def prune(self, pixels: int, exponents: dict[str, int], hope: float) -> int:
         """Shut the components that cost more than `hope` times what they have gained; how many."""
-        bits, shut = self.part_bits(exponents), 0
-        for n, gained in self.payoff(pixels).items():
-            parts = [n + LEFT, n + RIGHT] if n in self.factored else [n]
-            cost = torch.stack([bits[part] for part in parts]).sum(0)
-            live = (hope * gained > cost).to(gained)
-            for part in parts:
-                shut += int((self.gates[part] > live).sum()) if part == parts[0] else 0
-                self.gates[part] = self.gates[part] * live
+        bits, payoff = self.component_bits(self._step_of(exponents)), self.payoff(pixels)
+        gates, shut = self.gates.clone(), 0
+        for n, places in self._places().items():
+            live = hope * payoff[n] > bits[places].sum(0)
+            shut += int((self.gates[places[0]] > live).sum())
+            gates[places] *= live
+        self.gates = gates
         return shut
+
+
+def _components(part: str, shape: tuple[int, ...]) -> Tensor:
+    """The component of every entry, in a part's shape: of a factor its rank, of a table its row, else 0."""
+    if part.endswith(LEFT):
+        return torch.arange(shape[1]).expand(shape)
+    if part.endswith((RIGHT, ".table")):
+        return torch.arange(shape[0])[:, None].expand(shape)
+    return torch.zeros(shape, dtype=torch.long)
 
 
 def _rms(x: Tensor) -> float:

@@ -61,8 +61,8 @@ class FinetuneConfig:
         parameters, the same part less. Few entries do not overshoot, and want the time.
     measure_every: share of the run between measures.
     patience: so many measures in a row clearly worse than the best, and the tuner goes back to it.
-    bold_encoder_lr, factor_lr, whole_lr: of Adam where the update is of low rank, in weight units: of the encoder, of
-        factors, of everything that is sent whole.
+    factor_lr, whole_lr: of Adam where the update is of low rank, in weight units: of factors, of everything that is
+        sent whole.
     free_share: the part of the steps before factors are rounded and charged.
     hope: components are shut then that cost more than so many times what they have brought.
     """
@@ -71,7 +71,7 @@ class FinetuneConfig:
     steps: int = 300
     max_seconds: float = math.inf
     batch: int = 4
-    encoder_lr: float = 5e-5
+    encoder_lr: float = 2e-4
     vector_lr: float = 0.1
     matrix_lr: float = 0.005
     damping: float = 0.1
@@ -84,7 +84,6 @@ class FinetuneConfig:
     patience: int = 2
     seed: int = 0
     coarsest: float = 0.5  # no grid step beyond this part of a tensor's root mean square
-    bold_encoder_lr: float = 3e-4
     factor_lr: float = 1.2e-3
     whole_lr: float = 6e-4
     free_share: float = 0.4
@@ -142,9 +141,9 @@ class Pace:
         return share >= 1.0 or (share >= self.next_measure and share + self._lasting(self.measuring) < 1.0)
 
     def measured(self, share: float, seconds: float) -> None:
-        """A measure took so long; of limited time they take no more than about a quarter."""
+        """A measure took so long; of limited time they take no more than about a twelfth."""
         self.measuring = seconds
-        self.next_measure = share + max(self.c.measure_every, 4 * self._lasting(seconds))
+        self.next_measure = share + max(self.c.measure_every, 12 * self._lasting(seconds))
 
     def _lasting(self, seconds: float) -> float:
         """As a share of the time there is, but for a last measure."""
@@ -181,8 +180,7 @@ class Finetuner:
         self.free = [] if config.scope == "decoder" else [p for n, p in self.model.named_parameters() if n not in sent]
         self.grid = self._grid({n: p.detach().clone() for n, p in sent.items() if n in chosen.masks}, chosen)
         self.u = self.grid.u
-        self.encoder_lr = config.bold_encoder_lr if self.factors else config.encoder_lr
-        self.free_optimiser = torch.optim.Adam(self.free or [torch.zeros(1)], lr=self.encoder_lr, betas=(0.9, 0.99))
+        self.free_optimiser = torch.optim.Adam(self.free or [torch.zeros(1)], lr=config.encoder_lr, betas=(0.9, 0.99))
         self.update_optimiser = self._update_optimiser()
         # Vectors first: they explain what whole channels have in common, so that matrices need not.
         vectors_first = prior.slope is not None and not self.factors and any(map(is_vector, self.u))
@@ -281,7 +279,7 @@ class Finetuner:
                 recent = parts["loss"] if step == 0 else 0.9 * recent + 0.1 * parts["loss"]
             step += 1
             share = pace.share(step)
-            if pace.is_due(share):
+            if pace.is_due(share) and (share >= 1.0 or phase != "free"):  # real factors could not be sent
                 now, seconds = self._timed_measure()
                 now |= {"step": step, "phase": phase, "loss": recent, "trust": trust}
                 pace.measured(share, seconds)
@@ -289,8 +287,8 @@ class Finetuner:
                     curve.append(now)
                 if now["cost"] < best["cost"]:
                     best, best_state, worse = now, self._state(), 0
-                elif not now["cost"] < 1.005 * best["cost"]:  # clearly worse, or not a number
-                    worse += 1
+                elif not now["cost"] < 1.005 * best["cost"] and not (self.factors and best["phase"] == "start"):
+                    worse += 1  # clearly worse, or not a number; rounded factors may yet have to earn their bits
                 if worse >= c.patience:  # too bold for this video: back to the best state, with shorter steps
                     self._restore(best_state)
                     trust, worse = trust / 3, 0
@@ -331,7 +329,7 @@ class Finetuner:
         if self.factors and not self.factors.settled:
             self.factors.account()
         for g in self.free_optimiser.param_groups:
-            g["lr"] = self.encoder_lr * rate
+            g["lr"] = self.c.encoder_lr * rate
         self.free_optimiser.step()
         self.free_optimiser.zero_grad(set_to_none=True)
         if self.update_optimiser:
@@ -354,9 +352,10 @@ class Finetuner:
         def settle(shift: int) -> None:
             grid.settle({part: min(max(k - shift, 0), MAX_STEP_EXPONENT) for part, k in steps.items()})
 
-        def cost(shift: int) -> float:
+        def cost(shift: int) -> float:  # with the bits that training charges: writing an update takes long
             settle(shift)
-            return self.measure()["cost"]
+            found = measured_cost(self.model, grid.parameters(), self.objective, self.batches, b"")
+            return found["cost"] + float(grid.component_bits(grid.step).sum()) / pixels
 
         costs = {shift: cost(shift) for shift in (0, 1)}
         way = 1 if costs[1] < costs[0] else -1

@@ -112,9 +112,7 @@ class FactorSteps:
 
     def __init__(self, u: dict[str, Tensor], factor_lr: float, whole_lr: float) -> None:
         self.peaks = (factor_lr, whole_lr)
-        factors = [x for n, x in u.items() if n.endswith((".left", ".right"))]
-        whole = [x for n, x in u.items() if not n.endswith((".left", ".right"))]
-        groups = [{"params": x} for x in (factors, whole)]
+        groups = [{"params": [u[n]]} for n in ("factors", "whole")]
         self.adam = torch.optim.Adam(groups, lr=factor_lr, betas=(0.9, 0.99))
 
     def step(self, share: float) -> None:

@@ -38,8 +38,12 @@ MAX_RANK = 16
 DIGEST_BYTES = 4
 
 
-# Bytes of a video's frames from which on an update of low rank pays, and rank by rank.
-PAYING = ((150_000, 1), (600_000, 2), (1_500_000, 4), (12_000_000, 8))
+# Bytes of a video's frames from which on an update of low rank is tried instead of entries of learned importance. In a
+# minute or three these gained more on streams of 57 kB, 184 kB and 1.2 MB (results/free_adaptation.md); nobody has
+# measured larger ones.
+PAYING = ((5_000_000, 4), (20_000_000, 8))
+# Below so many, none does: five frames of akiyo (22 kB) gained 0.75 % of J, ten 3.8 % (results/amortisation.md).
+LEAST_PAYING = 25_000
 
 
 def paying_rank(stream: int) -> int:

@@ -21,7 +21,7 @@ from torch import Tensor
 from vidcodec.entropy.compiling import compiled
 from vidcodec.entropy.exact import WEIGHT_BITS, WEIGHT_LIMIT, accumulate_bias, to_activation, to_grid
 from vidcodec.entropy.logistics import INPUT_BITS, INPUT_LIMIT, RECIPROCAL_BITS
-from vidcodec.entropy.mixtures import MixtureDecoder, MixtureEncoder
+from vidcodec.entropy.mixtures import MixtureDecoder, MixtureEncoder, Mixtures
 from vidcodec.families.lossless.network import (
     CHROMA_REACH,
     GUIDE,
@@ -308,7 +308,7 @@ class ExactLossless:
 
         centre, unit = (np.stack([getattr(v, name)[rows] for v in views]) for name in ("centre", "unit"))
         flat = np.ascontiguousarray(band.reshape(len(band), -1))
-        coded = coder.code(flat, live(out), live(linear), live(centre), live(unit), levels, TABLES)
+        coded = coder.code(flat, Mixtures(live(out), live(linear), live(centre), live(unit), levels, TABLES))
         band[:] = coded.reshape(band.shape)
 
 
