@@ -91,6 +91,15 @@ def add_parser(subparsers: Any) -> None:
     rate.add_argument("--keyframes", action="store_true", help="take the source's own key frames instead")
     which.add_argument("--start", type=seconds, default=0.0, metavar="TIME", help="begin here: seconds or [hh:]mm:ss")
     which.add_argument("--duration", type=duration, metavar="TIME", help="end so much later (default: at the end)")
+    which.add_argument(
+        "--key-interval",
+        dest="key_seconds",
+        type=number(0),
+        default=0.0,
+        metavar="SECONDS",
+        help="let frames refer to the one before, where that costs less, and begin anew after so many seconds: for "
+        "cameras that stand still, 60 (default: 0, every frame by itself)",
+    )
 
     size = parser.add_argument_group("size and quality", "at most one of these")
     target = size.add_mutually_exclusive_group()

@@ -100,8 +100,8 @@ def _refined(job: Job, candidate: Candidate, level: RateLevel, known: CodedVideo
                 job.work.save(came_from, {}, pack_frames(found))
         refined = dict(zip(numbers, found, strict=True))
         for i in batch:
-            ways_there = [refined[i]] * (i in refined) + ([known[i]] if usable and known is not None else [])
-            video.append(min(ways_there, key=lambda m: m.cost(trade_off, job.format)))
+            ways_there = [refined.get(i), known[i] if usable and known is not None else None]
+            video.append(min(filter(None, ways_there), key=lambda m: m.cost(trade_off, job.format)))
         progress(1.0)
     return video
 

@@ -48,6 +48,8 @@ class Plan:
                 raise ModelError(f"{family.name} is coded with {name} {' or '.join(known)} only, not {asked}")
         if family.fitted and (o.update_parameters or o.update_prior != "adaptive"):
             raise ModelError(f"{family.name} sends what pays of all its parameters: leave the update's options out")
+        if o.key_seconds and not family.predicts:
+            raise ModelError(f"frames of {family.name} refer to no others: leave 'key_seconds' at 0")
         if family.lossless and o.adapt == "encoder":
             raise ModelError("the lossless codec has no encoder of its own to adapt: adapt full, decoder or none")
         strategy = _settled_strategy(o, family) if o.finetuning_steps and not family.fitted else None
@@ -124,7 +126,7 @@ class Job:
     @property
     def in_chains(self) -> bool:
         """Whether frames may refer to others."""
-        return self.family.predicts and self.options.key_seconds > 0
+        return self.options.key_seconds > 0
 
     @property
     def finetuning_seconds(self) -> float:

@@ -31,9 +31,9 @@ class EncodeOptions:
     preset's where None; refine_steps are per frame. lossless: keep every sample; leaves no choice of rate, quantiser
     and refinement, nor of a model that is not made for it. update_parameters is one of `vidcodec.updates.strategy`;
     where None, low rank for large streams (`vidcodec.codec.steps.paying_strategy`), else those of learned importance if
-    the weights come with scores, else all. key_seconds: after so many seconds at the latest comes a frame that refers to
-    no other one; 0: none does. work: a folder where finished steps are kept until the file is written, for a later run
-    with these options to go on from.
+    the weights come with scores, else all. key_seconds: after so many seconds at the latest comes a frame that refers
+    to no other one; 0: none does. work: a folder where finished steps are kept until the file is written, for a later
+    run with these options to go on from.
 
     Raises RateControlError, UnsupportedInputError, and ModelNotFoundError for a family that cannot be imported.
     """
