@@ -216,7 +216,7 @@ class Coded:
         coder = family.picture_coder(level, video, decisions=family.decisions(self.settings, level, self.pictures))
         coded = [coder.encode(frame) for frame in frames]
         errors = [
-            family.trade_off(level).error_bits(plane_errors(f, c.shown), video.bit_depth)
+            family.trade_off(level).error_bits(plane_errors(f, c.show()), video.bit_depth)
             for f, c in zip(frames, coded, strict=True)
         ]
         bits = 8 * sum(len(c.payload) for c in coded) / (video.width * video.height * len(frames))
@@ -266,7 +266,7 @@ def main() -> None:
     }
     training: Figure = {"crop": args.crop, "batch": args.batch}
     curve = []
-    for offset in CURVE:
+    for offset in CURVE if args.free or args.ranks else ():
         level = clip.level + offset
 
         def plain(level: float = level) -> Figure:
