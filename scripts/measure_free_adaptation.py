@@ -342,8 +342,9 @@ def main() -> None:
     top = ("update", "seconds", "steps", "rounding", "bytes", "gain %")
     remarks = (
         f"{common['clip']}, {common['frames']} frames at {common['fps']} fps, quality {args.quality:g}; "
-        f"{len(clip.sample)} whole frames judge; {args.batch} crops of {args.crop}x{args.crop} a step; seconds of one "
-        "core. Bytes are those of the update coder, and counted in the gain; without rounding nothing is counted."
+        f"{len(clip.sample)} whole frames judge; seconds of one core. Bytes are those of the update coder, and counted in "
+        "the gain; without rounding nothing is counted."
+        + (f" {args.batch} crops of {args.crop}x{args.crop} a step." if rows else "")
     )
     text = markdown(top, rows) if rows else ""
     if tuned:
