@@ -311,7 +311,10 @@ def main() -> None:
         )
         for r in args.ranks
     ]
-    coded = cache(lambda: Coded(args, clip))
+
+    @cache
+    def coded() -> Coded:
+        return Coded(args, clip)
 
     def tuned_by_encode(variant: str) -> Figure:
         return coded().tuned(variant, args.tuned_seconds)
@@ -342,8 +345,8 @@ def main() -> None:
     top = ("update", "seconds", "steps", "rounding", "bytes", "gain %")
     remarks = (
         f"{common['clip']}, {common['frames']} frames at {common['fps']} fps, quality {args.quality:g}; "
-        f"{len(clip.sample)} whole frames judge; seconds of one core. Bytes are those of the update coder, and counted in "
-        "the gain; without rounding nothing is counted."
+        f"{len(clip.sample)} whole frames judge; seconds of one core. Bytes are those of the update coder, and counted "
+        "in the gain; without rounding nothing is counted."
         + (f" {args.batch} crops of {args.crop}x{args.crop} a step." if rows else "")
     )
     text = markdown(top, rows) if rows else ""
