@@ -320,10 +320,7 @@ def main() -> None:
         return coded().tuned(variant, args.tuned_seconds)
 
     tasks += [
-        (
-            {"kind": "tuned", "variant": v, "seconds": args.tuned_seconds},
-            lambda v=v: coded().tuned(v, args.tuned_seconds),
-        )
+        ({"kind": "tuned", "variant": v, "seconds": args.tuned_seconds}, partial(tuned_by_encode, v))
         for v in args.tuned
     ]
     rows: list[list[str | None]] = []
