@@ -216,7 +216,7 @@ class Coded:
         coder = family.picture_coder(level, video, decisions=family.decisions(self.settings, level, self.pictures))
         coded = [coder.encode(frame) for frame in frames]
         errors = [
-            family.trade_off(level).error_bits(plane_errors(f, c.shown), video.bit_depth)
+            family.trade_off(level).error_bits(plane_errors(f, c.show()), video.bit_depth)
             for f, c in zip(frames, coded, strict=True)
         ]
         bits = 8 * sum(len(c.payload) for c in coded) / (video.width * video.height * len(frames))
@@ -266,7 +266,7 @@ def main() -> None:
     }
     training: Figure = {"crop": args.crop, "batch": args.batch}
     curve = []
-    for offset in CURVE:
+    for offset in CURVE if args.free or args.ranks else ():
         level = clip.level + offset
 
         def plain(level: float = level) -> Figure:
@@ -311,16 +311,16 @@ def main() -> None:
         )
         for r in args.ranks
     ]
-    coded = cache(lambda: Coded(args, clip))
+
+    @cache
+    def coded() -> Coded:
+        return Coded(args, clip)
 
     def tuned_by_encode(variant: str) -> Figure:
         return coded().tuned(variant, args.tuned_seconds)
 
     tasks += [
-        (
-            {"kind": "tuned", "variant": v, "seconds": args.tuned_seconds},
-            lambda v=v: coded().tuned(v, args.tuned_seconds),
-        )
+        ({"kind": "tuned", "variant": v, "seconds": args.tuned_seconds}, partial(tuned_by_encode, v))
         for v in args.tuned
     ]
     rows: list[list[str | None]] = []
@@ -342,8 +342,9 @@ def main() -> None:
     top = ("update", "seconds", "steps", "rounding", "bytes", "gain %")
     remarks = (
         f"{common['clip']}, {common['frames']} frames at {common['fps']} fps, quality {args.quality:g}; "
-        f"{len(clip.sample)} whole frames judge; {args.batch} crops of {args.crop}x{args.crop} a step; seconds of one "
-        "core. Bytes are those of the update coder, and counted in the gain; without rounding nothing is counted."
+        f"{len(clip.sample)} whole frames judge; seconds of one core. Bytes are those of the update coder, and counted "
+        "in the gain; without rounding nothing is counted."
+        + (f" {args.batch} crops of {args.crop}x{args.crop} a step." if rows else "")
     )
     text = markdown(top, rows) if rows else ""
     if tuned:

@@ -13,7 +13,7 @@ from vidcodec.video import Frame
 
 # Luma samples of one finetuning step. Frames of up to half as many go in whole, since what crops lose at their borders
 # would teach the network about crops. Of larger ones a step takes `CROPS` crops of a side of `SIDE`: in a minute on one
-# core more steps of fewer crops bring more (results/free_adaptation.md).
+# core, more steps of fewer crops brought more.
 STEP_PIXELS = 300_000
 SIDE, CROPS = 256, 2
 CHECK_PIXELS = 800_000  # that measures see: a few steps' worth

@@ -38,9 +38,9 @@ MAX_RANK = 16
 DIGEST_BYTES = 4
 
 
-# Bytes of a video's frames from which on an update of low rank is tried instead of entries of learned importance. In a
-# minute or three these gained more on streams of 57 kB, 184 kB and 1.2 MB (results/free_adaptation.md); nobody has
-# measured larger ones.
+# Bytes of a video's frames from which on an update of low rank is tried instead of entries of learned importance. These
+# gained more in a minute on a stream of 1.2 MB (results/adaptation_variants.md) and on smaller ones; larger ones, and
+# longer runs, are not measured.
 PAYING = ((5_000_000, 4), (20_000_000, 8))
 # Below so many, none does: five frames of akiyo (22 kB) gained 0.75 % of J, ten 3.8 % (results/amortisation.md).
 LEAST_PAYING = 25_000
