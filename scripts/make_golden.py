@@ -72,6 +72,7 @@ CASES: dict[str, dict[str, Any]] = {
         "update_prior": "no-rate",
         "steps": 80,
     },
+    "chain": {"quantizer": "rdoq", "quality": 70, "adapt": "none", "key_seconds": 60},
     "lossless": {"lossless": True, "update_parameters": "last-layer"},
     "pocket": {"model": "pocket", "quality": 60, "steps": 100},
 }

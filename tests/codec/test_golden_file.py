@@ -30,6 +30,16 @@ def test_golden_file_decodes_to_the_same_symbols_and_pictures(name: str, quantiz
     assert_means(frames, expected["means"])
 
 
+def test_golden_chain_decodes_to_the_same_symbols_and_pictures() -> None:
+    expected = json.loads((GOLDEN / "chain.json").read_text())
+    with VideoDecoder(GOLDEN / "chain.vdc", weights=GOLDEN / "tiny.safetensors", device="cpu") as decoder:
+        assert [f.is_key for f in decoder.reader.frames()] == [True, False, False]
+        assert any(f.payload for f in decoder.reader.frames(1))
+        frames = [decoder.frame(i) for i in range(len(decoder))]
+    assert [log.crc for _, log in frames] == expected["checksums"]
+    assert_means(frames, expected["means"])
+
+
 @pytest.mark.parametrize("name", ["lossless", "pocket"])
 def test_golden_files_of_other_families_decode_to_the_same(name: str) -> None:
     expected = json.loads((GOLDEN / f"{name}.json").read_text())
