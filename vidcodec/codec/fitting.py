@@ -11,7 +11,7 @@ import numpy as np
 from vidcodec.codec.candidates import Candidate, CodedVideo, MeasuredFrame
 from vidcodec.codec.job import Budget, Job
 from vidcodec.codec.work import network_digest, pack_frames, unpack_frames
-from vidcodec.families.family import CodedFrame, Fitter
+from vidcodec.families.family import CodedFrame, Fitter, PictureCoder
 from vidcodec.rate import RateLevel
 from vidcodec.video import Frame
 
@@ -53,8 +53,7 @@ def code_fitted(job: Job, candidate: Candidate, level: RateLevel) -> CodedVideo:
     digest = network_digest(candidate.family.network)
     for i, frame in enumerate(job.footage):
         if payload := candidate.found.get(frame.pts):
-            shown, log = coder.decode(payload, frame.pts)
-            coded = CodedFrame(payload, log, _showing(shown))
+            coded = _decoded(coder, payload, frame.pts)
         elif kept := job.work.load(came_from := ("frame", digest, level, i)):
             video.append(unpack_frames(kept[1])[0])
             continue
@@ -65,6 +64,11 @@ def code_fitted(job: Job, candidate: Candidate, level: RateLevel) -> CodedVideo:
             job.work.save(came_from, {}, pack_frames([video[i]]))
         job.report(f"code {candidate.name}", (i + 1) / count, {})
     return video
+
+
+def _decoded(coder: PictureCoder, payload: bytes, pts: int) -> CodedFrame:
+    shown, log = coder.decode(payload, pts)
+    return CodedFrame(payload, log, lambda: shown)
 
 
 def _alone(job: Job, candidate: Candidate, level: RateLevel, index: int, frame: Frame) -> CodedFrame:
@@ -80,10 +84,6 @@ def _alone(job: Job, candidate: Candidate, level: RateLevel, index: int, frame: 
         lambda done, figures: job.report(stage, (index + done) / count, figures),
     )
     return fitter.coded(candidate.family)[0]
-
-
-def _showing(frame: Frame) -> Callable[[], Frame]:
-    return lambda: frame
 
 
 def _run(
