@@ -12,7 +12,8 @@ below 2^53: the symbols are the same whatever threads, instruction sets or machi
 The distribution is a logistic one, cut at the halves; its table is that of `vidcodec.entropy.logistics`, as are the
 bytes: a 64-bit rANS with 32-bit words and intervals of 2^24. Grids are coded from the coarsest to the finest, each in
 raster order; one byte ahead says which of them hold a symbol other than zero. One symbol takes its 16 hidden units
-together, as vectors: that is as fast as a wavefront over symbols, at any size of grid.
+together, as vectors: that is as fast as a wavefront over symbols, at any size of grid. Where nothing but zeros is known
+the network is asked once.
 """
 
 from __future__ import annotations
@@ -108,37 +109,48 @@ def code_grid(
     rows, columns = padded.shape[0] - 2 * margin, pitch - 2 * margin
     down = 2.0**-WEIGHT_BITS
     count = 0
+    empty = np.full(2, -1.0)  # mean and scale where nothing but zeros is known, once they are
     for i in range(rows):
         for j in range(columns):
             t = (i + margin) * pitch + j + margin
+            known = 0
             for c in range(near):
-                x[c] = flat[t + own[c]]
+                known |= flat[t + own[c]]
             for c in range(coarse.size):
-                x[near + c] = far[t + coarse[c]]
-            for k in range(width):
-                h1[k] = b0[k]
-            mean, scale = b2[0], b2[1]
-            for c in range(inputs):
-                v = x[c]
-                if v != 0.0:
-                    for k in range(width):
-                        h1[k] += v * w0[c, k]
-                    mean += v * skip[c, 0]
-                    scale += v * skip[c, 1]
-            for k in range(width):
-                h1[k] = min(max(np.floor(h1[k] * 0.0625 + 0.5), 0.0), ACTIVATION_LIMIT)
-                h2[k] = b1[k]
-            for c in range(width):
-                v = h1[c]
-                if v != 0.0:
-                    for k in range(width):
-                        h2[k] += v * w1[c, k]
-            for k in range(width):
-                v = min(max(np.floor(h2[k] * down + 0.5), 0.0), ACTIVATION_LIMIT)
-                mean += v * w2[k, 0]
-                scale += v * w2[k, 1]
-            m = min(max(np.floor(mean * 2.0 ** -(OUTPUT_BITS - MEAN_BITS) + 0.5), -MEAN_LIMIT), MEAN_LIMIT)
-            s = min(max(np.floor(scale * 2.0 ** -(OUTPUT_BITS - 3) + 0.5) + SCALE_ZERO, 0.0), MAX_SCALE_INDEX)
+                known |= far[t + coarse[c]]
+            if known == 0 and empty[1] >= 0:
+                m, s = empty[0], empty[1]
+            else:
+                for c in range(near):
+                    x[c] = flat[t + own[c]]
+                for c in range(coarse.size):
+                    x[near + c] = far[t + coarse[c]]
+                for k in range(width):
+                    h1[k] = b0[k]
+                mean, scale = b2[0], b2[1]
+                for c in range(inputs):
+                    v = x[c]
+                    if v != 0.0:
+                        for k in range(width):
+                            h1[k] += v * w0[c, k]
+                        mean += v * skip[c, 0]
+                        scale += v * skip[c, 1]
+                for k in range(width):
+                    h1[k] = min(max(np.floor(h1[k] * 0.0625 + 0.5), 0.0), ACTIVATION_LIMIT)
+                    h2[k] = b1[k]
+                for c in range(width):
+                    v = h1[c]
+                    if v != 0.0:
+                        for k in range(width):
+                            h2[k] += v * w1[c, k]
+                for k in range(width):
+                    v = min(max(np.floor(h2[k] * down + 0.5), 0.0), ACTIVATION_LIMIT)
+                    mean += v * w2[k, 0]
+                    scale += v * w2[k, 1]
+                m = min(max(np.floor(mean * 2.0 ** -(OUTPUT_BITS - MEAN_BITS) + 0.5), -MEAN_LIMIT), MEAN_LIMIT)
+                s = min(max(np.floor(scale * 2.0 ** -(OUTPUT_BITS - 3) + 0.5) + SCALE_ZERO, 0.0), MAX_SCALE_INDEX)
+                if known == 0:
+                    empty[0], empty[1] = m, s
             centre = np.int64(m) + ((SYMBOL_LIMIT + 1) << MEAN_BITS)
             inverse = inverses[np.int64(s)]
             if decoding:
