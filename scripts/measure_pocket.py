@@ -62,7 +62,8 @@ def at_equal_quality(results: Results, ways: list[str]) -> list[list[str]]:
                     inside = known[0] <= quality <= known[-1]
                     size = float(np.exp(np.interp(quality, known, np.log(sizes))))
                     row.append(show(100 * (p.bytes / size - 1), 1, sign=True) if inside else "N/A")
-                update, seconds = show(p.details["update_bytes"] / clip.frames, 0), p.encode_seconds / clip.frames
+                update = show(p.details["update_bytes"] / clip.frames, 0)
+                seconds = None if p.encode_seconds is None else p.encode_seconds / clip.frames
                 rows.append([*row, show(p.bpp, 4), show(quality, 2), update, show(seconds, 1)])
     return [["clip", "way", *rivals, "bpp", "PSNR-YUV", "bytes of the network a frame", "seconds a frame"], *rows]
 
