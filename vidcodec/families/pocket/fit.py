@@ -32,7 +32,8 @@ Array = np.ndarray
 LEAST_ROUNDS = 30  # however little time there is
 LOOK = 3  # frames that a true cost is measured on while fitting
 # Temperature of soft rounding, its noise and the rate of symbols, as they are at first: hot for few visits to a frame,
-# cool for many (measured: 11 % and 3 % less cost at 200 visits, 1 % more at 800), between the two in the logarithm.
+# cool for many (crops of foreman and coastguard: 11 % and 3 % less cost at 200 visits, 1 % more at 800), between the
+# two in the logarithm.
 HOT, COOL, VISITS = (0.5, 0.3, 0.25), (0.35, 0.22, 0.16), (200, 1200)
 LAST = (0.08, 0.1)  # temperature and noise before symbols are rounded
 
