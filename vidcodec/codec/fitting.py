@@ -11,7 +11,7 @@ import numpy as np
 from vidcodec.codec.candidates import Candidate, CodedVideo, MeasuredFrame
 from vidcodec.codec.job import Budget, Job
 from vidcodec.codec.work import network_digest, pack_frames, unpack_frames
-from vidcodec.families.family import CodedFrame, Fitter
+from vidcodec.families.family import CodedFrame, Fitter, PictureCoder
 from vidcodec.rate import RateLevel
 from vidcodec.video import Frame
 
@@ -50,27 +50,33 @@ def code_fitted(job: Job, candidate: Candidate, level: RateLevel) -> CodedVideo:
     """Code all frames: as the network's fit left them, or fitted to the network now, while there is time."""
     coder = candidate.family.picture_coder(level, job.format)
     video, count = CodedVideo(candidate, level, coder.extra), len(job.footage)
-    digest = network_digest(candidate.family.network)
+    digest, before = network_digest(candidate.family.network), None
     for i, frame in enumerate(job.footage):
         if payload := candidate.found.get(frame.pts):
-            shown, log = coder.decode(payload, frame.pts)
-            coded = CodedFrame(payload, log, _showing(shown))
+            coded = _decoded(coder, payload, frame.pts)
+            video.append(MeasuredFrame.of(i, frame, coded, candidate, level))
         elif kept := job.work.load(came_from := ("frame", digest, level, i)):
             video.append(unpack_frames(kept[1])[0])
-            continue
         else:
-            coded = _alone(job, candidate, level, i, frame)
-        video.append(MeasuredFrame.of(i, frame, coded, candidate, level))
-        if not payload:
+            coded = _alone(job, candidate, level, i, frame, before)
+            video.append(MeasuredFrame.of(i, frame, coded, candidate, level))
             job.work.save(came_from, {}, pack_frames([video[i]]))
+        before = frame, video[i].unit.payload
         job.report(f"code {candidate.name}", (i + 1) / count, {})
     return video
 
 
-def _alone(job: Job, candidate: Candidate, level: RateLevel, index: int, frame: Frame) -> CodedFrame:
-    """A frame fitted to a candidate's network."""
+def _decoded(coder: PictureCoder, payload: bytes, pts: int) -> CodedFrame:
+    shown, log = coder.decode(payload, pts)
+    return CodedFrame(payload, log, lambda: shown)
+
+
+def _alone(
+    job: Job, candidate: Candidate, level: RateLevel, index: int, frame: Frame, before: tuple[Frame, bytes] | None
+) -> CodedFrame:
+    """A frame fitted to a candidate's network; before: the frame before it, and its payload."""
     o, count = job.options, len(job.footage)
-    fitter = candidate.family.fitter(level, job.format, [frame], o.rounds, 0, o.seed + index)
+    fitter = candidate.family.fitter(level, job.format, [frame], o.rounds, 0, o.seed + index, before)
     stage = f"code {candidate.name}"
     _run(
         job,
@@ -80,10 +86,6 @@ def _alone(job: Job, candidate: Candidate, level: RateLevel, index: int, frame: 
         lambda done, figures: job.report(stage, (index + done) / count, figures),
     )
     return fitter.coded(candidate.family)[0]
-
-
-def _showing(frame: Frame) -> Callable[[], Frame]:
-    return lambda: frame
 
 
 def _run(

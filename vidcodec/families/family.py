@@ -277,9 +277,19 @@ class Family(ABC):
         """What finetuning lowers; decisions: of the file's quantiser."""
 
     def fitter(
-        self, level: RateLevel, video: VideoFormat, frames: Sequence[Frame], rounds: int, shared: int, seed: int
+        self,
+        level: RateLevel,
+        video: VideoFormat,
+        frames: Sequence[Frame],
+        rounds: int,
+        shared: int,
+        seed: int,
+        before: tuple[Frame, bytes] | None = None,
     ) -> Fitter:
-        """A search for the symbols of frames, and for a network that `shared` frames pay for; 0: with this one."""
+        """A search for the symbols of frames, and for a network that `shared` frames pay for; 0: with this one.
+
+        rounds: visits to each frame. before: another frame and its payload, for a start.
+        """
         raise NotImplementedError(f"{type(self).__name__} finds its symbols by an analysis")
 
     # ------------------------------------------------------------- settings and latents

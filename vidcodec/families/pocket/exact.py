@@ -12,7 +12,8 @@ below 2^53: the symbols are the same whatever threads, instruction sets or machi
 The distribution is a logistic one, cut at the halves; its table is that of `vidcodec.entropy.logistics`, as are the
 bytes: a 64-bit rANS with 32-bit words and intervals of 2^24. Grids are coded from the coarsest to the finest, each in
 raster order; one byte ahead says which of them hold a symbol other than zero. One symbol takes its 16 hidden units
-together, as vectors: that is as fast as a wavefront over symbols, at any size of grid.
+together, as vectors: that is as fast as a wavefront over symbols, at any size of grid. Where a context is the
+one before again, as in even areas, the network is not asked again.
 """
 
 from __future__ import annotations
@@ -108,37 +109,46 @@ def code_grid(
     rows, columns = padded.shape[0] - 2 * margin, pitch - 2 * margin
     down = 2.0**-WEIGHT_BITS
     count = 0
+    x[:] = np.nan  # the context that m and s are of
+    m: Any = 0.0
+    s: Any = 0.0
     for i in range(rows):
         for j in range(columns):
             t = (i + margin) * pitch + j + margin
+            changed = 0
             for c in range(near):
-                x[c] = flat[t + own[c]]
+                v = float(flat[t + own[c]])
+                changed |= v != x[c]
+                x[c] = v
             for c in range(coarse.size):
-                x[near + c] = far[t + coarse[c]]
-            for k in range(width):
-                h1[k] = b0[k]
-            mean, scale = b2[0], b2[1]
-            for c in range(inputs):
-                v = x[c]
-                if v != 0.0:
-                    for k in range(width):
-                        h1[k] += v * w0[c, k]
-                    mean += v * skip[c, 0]
-                    scale += v * skip[c, 1]
-            for k in range(width):
-                h1[k] = min(max(np.floor(h1[k] * 0.0625 + 0.5), 0.0), ACTIVATION_LIMIT)
-                h2[k] = b1[k]
-            for c in range(width):
-                v = h1[c]
-                if v != 0.0:
-                    for k in range(width):
-                        h2[k] += v * w1[c, k]
-            for k in range(width):
-                v = min(max(np.floor(h2[k] * down + 0.5), 0.0), ACTIVATION_LIMIT)
-                mean += v * w2[k, 0]
-                scale += v * w2[k, 1]
-            m = min(max(np.floor(mean * 2.0 ** -(OUTPUT_BITS - MEAN_BITS) + 0.5), -MEAN_LIMIT), MEAN_LIMIT)
-            s = min(max(np.floor(scale * 2.0 ** -(OUTPUT_BITS - 3) + 0.5) + SCALE_ZERO, 0.0), MAX_SCALE_INDEX)
+                v = float(far[t + coarse[c]])
+                changed |= v != x[near + c]
+                x[near + c] = v
+            if changed:
+                for k in range(width):
+                    h1[k] = b0[k]
+                mean, scale = b2[0], b2[1]
+                for c in range(inputs):
+                    v = x[c]
+                    if v != 0.0:
+                        for k in range(width):
+                            h1[k] += v * w0[c, k]
+                        mean += v * skip[c, 0]
+                        scale += v * skip[c, 1]
+                for k in range(width):
+                    h1[k] = min(max(np.floor(h1[k] * 0.0625 + 0.5), 0.0), ACTIVATION_LIMIT)
+                    h2[k] = b1[k]
+                for c in range(width):
+                    v = h1[c]
+                    if v != 0.0:
+                        for k in range(width):
+                            h2[k] += v * w1[c, k]
+                for k in range(width):
+                    v = min(max(np.floor(h2[k] * down + 0.5), 0.0), ACTIVATION_LIMIT)
+                    mean += v * w2[k, 0]
+                    scale += v * w2[k, 1]
+                m = min(max(np.floor(mean * 2.0 ** -(OUTPUT_BITS - MEAN_BITS) + 0.5), -MEAN_LIMIT), MEAN_LIMIT)
+                s = min(max(np.floor(scale * 2.0 ** -(OUTPUT_BITS - 3) + 0.5) + SCALE_ZERO, 0.0), MAX_SCALE_INDEX)
             centre = np.int64(m) + ((SYMBOL_LIMIT + 1) << MEAN_BITS)
             inverse = inverses[np.int64(s)]
             if decoding:
@@ -173,10 +183,10 @@ def code_grid(
                         state |= np.int64(words[at])
                     at += 1
             else:
-                v = np.int64(flat[t]) + SYMBOL_LIMIT + 1
-                start = _cumulative(v, centre, inverse, logistic)
+                value = np.int64(flat[t]) + SYMBOL_LIMIT + 1
+                start = _cumulative(value, centre, inverse, logistic)
                 intervals[count, 0] = start
-                intervals[count, 1] = _cumulative(v + 1, centre, inverse, logistic) - start
+                intervals[count, 1] = _cumulative(value + 1, centre, inverse, logistic) - start
             count += 1
         if at > words.size:
             break
