@@ -94,10 +94,10 @@ class MspPictureCodec(PlaneCoder):
         y, z = self.latents(planes)
         if reference is None:
             return [self._key(y, z)]
-        base, before = reference.at(self.model, self.level), reference.modes
+        base, before, known = reference.at(self.model, self.level), reference.modes, reference.alone_at(self.level)
         skipped = INHERITED * ((y - base).square() * self._weight()).sum(1)[0].double().cpu().numpy()
         if (skipped <= CODED_BLOCK).all():
-            return [self._all_skipped(Prediction(base, np.full(before.shape, SKIP, np.uint8), before, reference.alone))]
+            return [self._all_skipped(Prediction(base, np.full(before.shape, SKIP, np.uint8), before, known))]
 
         def predicted(alone: np.ndarray) -> tuple[float, CodedPicture]:
             modes = np.stack([skipped, inter.blocks, alone]).argmin(0).astype(np.uint8)  # SKIP, INTER, INTRA
@@ -107,11 +107,11 @@ class MspPictureCodec(PlaneCoder):
 
         inter = Tally.of(y)
         everywhere = np.full(before.shape, INTER, np.uint8)
-        self._encode_residual(y, Prediction(base, everywhere, before, reference.alone), inter)
+        self._encode_residual(y, Prediction(base, everywhere, before), inter)
         # What blocks cost without a reference is about what they cost last time: good enough where that is much more.
-        if reference.alone is not None:
-            cost, picture = predicted(reference.alone)
-            if CLEARLY * cost < UNSURE * float(reference.alone.sum()):
+        if known is not None:
+            cost, picture = predicted(known)
+            if CLEARLY * cost < UNSURE * float(known.sum()):
                 return [picture]
         key = self._key(y, z)
         cost, picture = predicted(key.left.alone)

@@ -38,6 +38,10 @@ class Reference(NamedTuple):
     modes: np.ndarray  # (h, w) uint8
     alone: np.ndarray | None = None  # (h, w) what its blocks cost, in bits, without a reference; of an encoder
 
+    def alone_at(self, level: Tensor) -> np.ndarray | None:
+        """`alone`, where it was found at this rate level."""
+        return self.alone if torch.equal(self.level, level) else None
+
     def at(self, model: Msp, level: Tensor) -> Tensor:
         """The latents (1, C, h, w) in steps of another rate level, rounded."""
         scale = torch.exp(model.inverse_gain(self.level) - model.inverse_gain(level))
