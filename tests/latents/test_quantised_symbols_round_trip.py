@@ -17,7 +17,7 @@ from vidcodec.entropy.rans import RansDecoder, RansEncoder
 from vidcodec.errors import CorruptBitstreamError
 from vidcodec.latents.coder import SymbolDecoder, SymbolEncoder
 from vidcodec.latents.quantizer import Quantizer, quantise, symbol_bits
-from vidcodec.latents.tables import QUANTISERS, SETS, rates, tables
+from vidcodec.latents.tables import FLAG_CHANCES, QUANTISERS, SETS, rates, tables
 
 
 def code(quantizer: Quantizer, symbols: np.ndarray, index: np.ndarray, runs: np.ndarray | None = None) -> bytes:
@@ -57,7 +57,7 @@ def test_decisions_are_made_with_the_rates_that_are_charged(kind: str) -> None:
 def test_tables_are_what_was_shipped_and_whole() -> None:
     t = tables()
     assert t.digest.hex() == "e4a2b91075d4ca93"
-    assert len(t.counts) == len(bank().counts) + 64 * (3 + 2 * 2 * SETS)
+    assert len(t.counts) == len(bank().counts) + 64 * (3 + 2 * 2 * SETS) + len(FLAG_CHANCES)
     for counts in t.counts:
         assert counts.min() > 0
         assert int(counts.astype(np.int64).sum()) == 1 << 16
@@ -198,3 +198,16 @@ def test_nothing_heavy_is_loaded_before_it_is_needed() -> None:
     program = f"import sys, {modules}; print(sorted({{'numba', 'torch', 'compressai'}} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-W", "ignore", "-c", program], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize("chance", [0.001, 0.1, 0.5, 0.97])
+def test_flags_cost_about_their_entropy(chance: float) -> None:
+    flags = (np.random.default_rng(0).random(20_000) < chance).astype(np.int32)
+    table = tables().flag_table(np.full(flags.size, max(1, flags.sum())), np.full(flags.size, flags.size))
+    encoder = SymbolEncoder()
+    encoder.put(flags, table)
+    payload = encoder.finish()
+    p = flags.mean()
+    entropy = -(p * np.log2(p) + (1 - p) * np.log2(1 - p)) * flags.size / 8
+    assert len(payload) <= 1.02 * entropy + 16
+    assert np.array_equal(SymbolDecoder(payload).get(table), flags)

@@ -215,7 +215,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     return clock
 
 
-@pytest.mark.parametrize("seconds", [5.0, 9.5, 20.0])
+@pytest.mark.parametrize("seconds", [5.0, 9.5])
 def test_time_limit_holds_for_all_of_finetuning(make_tiny: Callable[..., Msp], clock: Clock, seconds: float) -> None:
     _, tuned = finetune(make_tiny(), steps=10**6, max_seconds=seconds)
     assert seconds - 1.2 <= clock.now <= seconds + 1 / 8
