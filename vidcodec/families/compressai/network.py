@@ -111,8 +111,11 @@ class Coded(ScaleHyperprior):
         index = scale_to_index(LowerBoundFunction.apply(scale, scale.new_tensor([MIN_SCALE])))
         residual = y.float() - mean
         q = ste_round(residual)
-        y_bits = rate_of_symbols(residual, q, index, rate).sum((1, 2, 3))
-        return HyperpriorOutput(self.g_s(q + mean).float(), mean, index, y_bits, z_bits)
+        bits = rate_of_symbols(residual, q, index, rate)
+        # No file codes a sample of index 0: it is zero and free. Gradients are those of its symbol, or none could grow.
+        coded = index.detach() >= 0.5
+        q, bits = (torch.where(coded, x, x - x.detach()) for x in (q, bits))
+        return HyperpriorOutput(self.g_s(q + mean).float(), mean, index, bits.sum((1, 2, 3)), z_bits)
 
 
 class CodedScale(Coded):
