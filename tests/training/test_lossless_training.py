@@ -16,13 +16,13 @@ from vidcodec.families.lossless.checkpoint import load_lossless
 from vidcodec.training.lossless import (
     LosslessTrainConfig,
     batches,
-    export_lossless,
+    checkpoint,
     filmed,
     load_photographs,
     train_lossless,
     with_coarse_chroma,
 )
-from vidcodec.training.run import load_run
+from vidcodec.training.run import export_weights, load_run
 
 TINY = {"luma": [8], "chroma": [8], "mixtures": 2, "scales": 3, "tiers": 1}
 
@@ -95,7 +95,7 @@ def test_training_lowers_the_rate_and_its_weights_are_exported(config: LosslessT
     rows = [json.loads(line) for line in (Path(config.out) / "log.jsonl").read_text().splitlines()]
     assert rows[-1]["score"] < rows[0]["score"]
     assert rows[-1]["rgb"][0] == pytest.approx(sum(rows[-1]["rgb"][1:]), abs=1e-3)
-    digest = export_lossless(load_run(Path(config.out)), tmp_path / "weights.safetensors")
+    digest = export_weights(load_run(Path(config.out)), checkpoint(), tmp_path / "weights.safetensors")
     model, loaded = load_lossless(tmp_path / "weights.safetensors")
     assert loaded == digest
     assert model.config.luma == (8,)

@@ -16,7 +16,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 import torch
@@ -27,8 +27,11 @@ from vidcodec.errors import TrainingError
 from vidcodec.families.msp.network import PROFILES, Msp, MspConfig, MspOutput
 from vidcodec.rate import weighted_mse
 from vidcodec.training.data import Planes, batches, load_pictures, planes_to_tensor
-from vidcodec.training.run import PictureRunConfig, Run, averaged, described, learning_rate, uninterrupted
+from vidcodec.training.run import PictureRunConfig, Run, described, learning_rate, uninterrupted
 from vidcodec.training.workers import Workers
+
+if TYPE_CHECKING:
+    from vidcodec.checkpoint import Format
 
 __all__ = ["TrainConfig", "Workers", "learning_rate", "rd_loss", "split_pictures", "train", "uninterrupted"]
 
@@ -143,11 +146,11 @@ def build_model(profile: str, changes: dict) -> Msp:
     return described(lambda: Msp(MspConfig.from_dict({**PROFILES[profile].to_dict(), **changes})))
 
 
-def load_checkpoint(path: Path) -> Msp:
-    """The network in a .safetensors file."""
-    from vidcodec.families.msp.checkpoint import load_model  # safetensors: not needed to train
+def checkpoint() -> Format[Msp]:
+    """What this network's weights are kept in."""
+    from vidcodec.families.msp.checkpoint import MSP  # safetensors: not needed to train
 
-    return load_model(weights=path)[0]
+    return MSP
 
 
 def split_pictures(pictures: list[Picture], holdout: int) -> tuple[list[Picture], list[Picture]]:
@@ -195,7 +198,7 @@ def train(c: TrainConfig, *, resume: bool = False) -> Path:
                 p.requires_grad_(is_sent(model, name))
         return model, model.config.to_dict()
 
-    run = Run(c, build, load_checkpoint, device=c.device, resume=resume)
+    run = Run(c, build, checkpoint, device=c.device, resume=resume)
     model, device = run.network, run.device
     held, kept = split_pictures(load_pictures(Path(c.data), progress=run.workers.first), c.holdout)
     if run.fresh:
@@ -226,14 +229,3 @@ def train(c: TrainConfig, *, resume: bool = False) -> Path:
                 bpp = f"bpp {shown['bpp']:.3f} (z {shown['z_bpp']:.4f})"
                 run.tell(step, f"loss {loss.item():.3f}  {bpp}  |g| {norm:.2f}")
     return run.state_path
-
-
-def export_codec(state: dict[str, Any], output: Path) -> bytes:
-    """Write the averaged weights of a run's state as a checkpoint; returns the decoder's digest.
-
-    Raises TrainingError when the state is not one of this network.
-    """
-    from vidcodec.families.msp.checkpoint import save_model  # safetensors: not needed to train
-
-    model = averaged(state, lambda config: Msp(MspConfig.from_dict(config)))
-    return save_model(model, output, note=f"step {state['step']}")

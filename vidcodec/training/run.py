@@ -2,7 +2,7 @@
 
 A trainer derives its configuration from `RunConfig` and keeps its loop in sight:
 
-    run = Run(c, build, load_checkpoint, resume=resume)
+    run = Run(c, build, checkpoint, resume=resume)
     data = ...
     with run.recorded(lambda network: validate(network, checks)):
         for step, *batch in run.paced(batches(seed=c.seed, start=run.done, ...)):
@@ -29,7 +29,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
-from typing import Any, ClassVar, Generic, Self, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, Self, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -38,6 +38,9 @@ from vidcodec.denormals import flushed_denormals
 from vidcodec.errors import TrainingError, first_line
 from vidcodec.files import replacing, write_whole
 from vidcodec.training.workers import Workers
+
+if TYPE_CHECKING:
+    from vidcodec.checkpoint import Format
 
 Network = TypeVar("Network", bound=nn.Module)
 Item = TypeVar("Item")
@@ -208,17 +211,19 @@ def load_run(folder: Path) -> dict[str, Any]:
     return load_state(path, torch.device("cpu"))
 
 
-def averaged(state: dict[str, Any], build: Callable[[dict[str, Any]], Network]) -> Network:
-    """The network that `build` makes of a state's configuration, with the averaged weights.
+def export_weights(state: dict[str, Any], kind: Format[Any], output: Path) -> bytes:
+    """Write the averaged weights of a run's state as a checkpoint; returns its digest.
 
-    Raises TrainingError when one does not fit the other.
+    Raises TrainingError when the state is not one of such a network.
     """
+    from vidcodec.checkpoint import write_checkpoint  # safetensors: not needed to train
+
     try:
-        network = build(state["config"])
+        network = kind.build(state["config"])
         network.load_state_dict(state["average"])
     except MISFITS as e:
         raise TrainingError(f"the run's averaged weights do not fit its network: {first_line(e)}") from e
-    return network
+    return write_checkpoint(kind, network, state["config"], output, note=f"step {state['step']}")
 
 
 @contextmanager
@@ -247,8 +252,8 @@ class Run(Generic[Network]):
     """One training on its way: a network, its optimiser (AdamW), the average of its weights, its time.
 
     c: the configuration. build: makes the network, and says what configuration goes into the
-    state; called once, torch seeded. load_checkpoint: the network in a .safetensors file, for
-    `start`. device: auto, cpu or cuda. resume: go on with the state in `c.out`, where there is one.
+    state; called once, torch seeded. checkpoint: gives the kind of .safetensors file that `start`
+    may name. device: auto, cpu or cuda. resume: go on with the state in `c.out`, where there is one.
 
     done: complete steps. seconds: what they took; drawing batches, checks and saves do not count.
     kept: tensors of the trainer's own that the state holds too.
@@ -261,7 +266,7 @@ class Run(Generic[Network]):
         self,
         c: RunConfig,
         build: Callable[[], tuple[Network, dict[str, Any]]],
-        load_checkpoint: Callable[[Path], nn.Module],
+        checkpoint: Callable[[], Format[Network]],
         *,
         device: str = "cpu",
         resume: bool = False,
@@ -285,7 +290,7 @@ class Run(Generic[Network]):
         self.done, self.seconds = 0, 0.0
         self.kept: dict[str, Tensor] = {}
         if c.start and not resume:
-            self._start(Path(c.start), load_checkpoint)
+            self._start(Path(c.start), checkpoint)
         self.average = {k: v.detach().clone() for k, v in self.network.state_dict().items()}
         if resume:
             self._resume()
@@ -374,7 +379,7 @@ class Run(Generic[Network]):
 
     # --------------------------------------------------------------------- its state
 
-    def _start(self, start: Path, load_checkpoint: Callable[[Path], nn.Module]) -> None:
+    def _start(self, start: Path, checkpoint: Callable[[], Format[Network]]) -> None:
         """Take the weights of another run's average, or of a checkpoint."""
         path = start / "state.pt" if start.is_dir() else start
         if not path.is_file():
@@ -382,7 +387,9 @@ class Run(Generic[Network]):
                 f"no weights to start from at {path}; 'start' is a run's folder, state.pt or .safetensors"
             )
         if path.suffix == ".safetensors":
-            weights = load_checkpoint(path).state_dict()
+            from vidcodec.checkpoint import read_checkpoint  # safetensors: not needed to train
+
+            weights = read_checkpoint(checkpoint(), path)[0].state_dict()
         else:
             weights = load_state(path, self.device)["average"]
         try:
