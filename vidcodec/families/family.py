@@ -55,8 +55,11 @@ class PictureCoder(Protocol):
 
     def encode(self, frame: Frame) -> CodedFrame: ...
 
-    def decode(self, payload: bytes, pts: int) -> tuple[Frame, SymbolLog]:
-        """The caller checks the log's crc. Raises CorruptBitstreamError for a payload that ends too early."""
+    def reconstruct(self, payload: bytes, pts: int, reference: Any = None) -> CodedFrame:
+        """What `encode` coded, or with the same reference `encode_after`, with what it leaves to others.
+
+        The caller checks the log's crc. Raises CorruptBitstreamError for a payload that ends too early.
+        """
         ...
 
 
@@ -82,15 +85,11 @@ class PlaneCoder(ABC):
     def encode(self, planes: Tensor) -> CodedPicture: ...
 
     @abstractmethod
-    def decode(self, payload: bytes, height: int, width: int) -> tuple[Tensor, SymbolLog]:
-        """Planes of a padded picture of this size."""
+    def reconstruct(self, payload: bytes, height: int, width: int, reference: Any = None) -> CodedPicture:
+        """What `encode` coded of a padded picture of this size, or with the same reference `encode_after`."""
 
     def encode_after(self, planes: Tensor, reference: Any) -> list[CodedPicture]:
         """Ways of coding a picture with what another one left (None: by itself): predicted, by itself, or both."""
-        raise NotImplementedError(f"{type(self).__name__} predicts no pictures")
-
-    def reconstruct(self, payload: bytes, height: int, width: int, reference: Any = None) -> CodedPicture:
-        """What `encode` coded, or with the same reference `encode_after`, with what it leaves to others."""
         raise NotImplementedError(f"{type(self).__name__} predicts no pictures")
 
 
@@ -114,7 +113,6 @@ class FrameCoder:
         return [self.coded(frame.pts, way) for way in self.planes.encode_after(self._planes(frame), reference)]
 
     def reconstruct(self, payload: bytes, pts: int, reference: Any = None) -> CodedFrame:
-        """What `encode` coded, or with the same reference `encode_after`, with what it leaves to others."""
         size = padded_size(self.video.height, self.video.width, self.multiple)
         return self.coded(pts, self.planes.reconstruct(payload, *size, reference))
 
@@ -128,11 +126,6 @@ class FrameCoder:
 
     def _planes(self, frame: Frame) -> Tensor:
         return frame_to_planes(frame, self.video.bit_depth, self.multiple)
-
-    def decode(self, payload: bytes, pts: int) -> tuple[Frame, SymbolLog]:
-        size = padded_size(self.video.height, self.video.width, self.multiple)
-        planes, log = self.planes.decode(payload, *size)
-        return planes_to_frame(planes, self.video, pts), log
 
 
 class Refiner(Protocol):
@@ -193,7 +186,7 @@ class Family(ABC):
     folder: Path | None = None
 
     lossless: ClassVar[bool] = False
-    predicts: ClassVar[bool] = False  # its coder has `encode_after` and `reconstruct`
+    predicts: ClassVar[bool] = False  # its coder has `encode_after`
     fitted: ClassVar[bool] = False  # symbols are found by a `fitter`, not by an analysis
     multiple: ClassVar[int] = 16  # of both sides of the pictures it takes, in luma samples
     quantizers: ClassVar[tuple[str, ...]] = ("uniform",)  # that `search_settings` knows, of `presets.QUANTIZERS`
