@@ -27,10 +27,12 @@ import numpy as np
 
 from vidcodec.errors import CodecUnavailableError, UnsupportedInputError
 from vidcodec.evaluation.codec import Codec, Encoded, Source, read_frames, shown
-from vidcodec.evaluation.video_rivals import LOSSLESS, FfmpegCodec, to_picture
+from vidcodec.evaluation.video_rivals import CODE as VIDEO_CODE
+from vidcodec.evaluation.video_rivals import LOSSLESS, FfmpegCodec
 from vidcodec.video import Frame, VideoFormat
+from vidcodec.video.encoders import picture_of
 
-CODE = ("evaluation/picture_rivals.py", "evaluation/video_rivals.py", "evaluation/codec.py")
+CODE = ("evaluation/picture_rivals.py", *VIDEO_CODE)
 
 
 class PictureRival(Codec):
@@ -171,7 +173,9 @@ class Webp(PictureRival, SampleRival, FfmpegCodec):
             encoder.height, encoder.width = frame.y.shape
             encoder.pix_fmt, encoder.time_base = "yuv420p", Fraction(1, 25)
             encoder.options = self.parameters(quality)
-            packets = [*encoder.encode(to_picture(frame, 0)), *encoder.encode(None)]
+            picture = picture_of(frame, "yuv420p", encoder.width, encoder.height)
+            picture.pts = 0
+            packets = [*encoder.encode(picture), *encoder.encode(None)]
         except (av.error.FFmpegError, ValueError) as error:
             size = f"{frame.y.shape[1]}x{frame.y.shape[0]}"
             raise UnsupportedInputError(f"{self.label} cannot code {size} at quality {quality}: {error}") from error
