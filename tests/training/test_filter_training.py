@@ -149,7 +149,7 @@ def test_held_out_clips_are_not_trained_on(pairs: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        ({"profile": "huge"}, "small or base"),
+        ({"profile": "huge"}, "small, base"),
         ({"crop": 33}, "'crop'"),
         ({"steps": None}, "steps or minutes"),
         ({"lr": "fast"}, "a number"),

@@ -66,15 +66,11 @@ class TrainConfig(PictureRunConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.profile not in PROFILES:
-            raise TrainingError(f"'profile' must be one of {', '.join(PROFILES)}, not {self.profile!r}")
+        self.check_choices(profile=PROFILES, quantizer=QUANTIZERS, trains=TRAINS)
         if self.crop < 64 or self.crop % 16:
             raise TrainingError(f"'crop' must be a multiple of 16 from 64 on, not {self.crop}")
         if not 0 <= self.middle <= 1:
             raise TrainingError(f"'middle' must be from 0 to 1, not {self.middle!r}")
-        for name, known in (("quantizer", QUANTIZERS), ("trains", TRAINS)):
-            if getattr(self, name) not in known:
-                raise TrainingError(f"'{name}' must be one of {', '.join(known)}, not {getattr(self, name)!r}")
 
 
 def draw_levels(rng: np.random.Generator, count: int, levels: int, middle: float) -> np.ndarray:

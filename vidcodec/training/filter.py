@@ -53,8 +53,7 @@ class FilterTrainConfig(RunConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.profile not in PROFILES:
-            raise TrainingError(f"'profile' must be {' or '.join(PROFILES)}, not {self.profile!r}")
+        self.check_choices(profile=PROFILES)
         if not 32 <= self.crop <= 256 or self.crop % 2:
             raise TrainingError(f"'crop' must be an even number from 32 to 256, not {self.crop}")
         self.check_above_zero("clips")

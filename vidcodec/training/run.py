@@ -25,7 +25,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
@@ -115,6 +115,12 @@ class RunConfig:
             if not getattr(self, name) >= 0:
                 raise TrainingError(f"'{name}' must not be negative, not {getattr(self, name)!r}")
 
+    def check_choices(self, **known: Collection[str]) -> None:
+        """Raise TrainingError for an entry that is none of those known."""
+        for name, choices in known.items():
+            if getattr(self, name) not in choices:
+                raise TrainingError(f"'{name}' must be one of {', '.join(choices)}, not {getattr(self, name)!r}")
+
     @classmethod
     def from_file(cls, path: Path) -> Self:
         """The configuration in a JSON file; raises TrainingError when it holds none."""
@@ -149,8 +155,7 @@ class PictureRunConfig(RunConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.device not in ("auto", "cpu", "cuda"):
-            raise TrainingError(f"'device' must be auto, cpu or cuda, not {self.device!r}")
+        self.check_choices(device=("auto", "cpu", "cuda"))
         self.check_not_negative("holdout")
 
 
