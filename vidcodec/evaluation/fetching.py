@@ -29,7 +29,6 @@ from urllib.parse import urlsplit
 from vidcodec.errors import FetchError, InputError, OutputError, UnreachableError
 from vidcodec.evaluation.datasets import Entry
 from vidcodec.files import file_digest, write_whole
-from vidcodec.video import Sampling, VideoReader
 
 try:
     import fcntl
@@ -140,6 +139,8 @@ def _checked_digest(path: Path, known: str | None, wrong: str, advice: str) -> s
 
 def _check_content(entry: Entry, path: Path, source: str, *, advice: str) -> None:
     """Raise FetchError unless a file holds pictures of the right size: a server may send a page instead."""
+    from vidcodec.video import Sampling, VideoReader  # PyAV: not needed to list
+
     try:
         with VideoReader(path, Sampling(fps=None)) as reader:
             found = reader.format.width, reader.format.height
