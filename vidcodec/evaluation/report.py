@@ -187,12 +187,11 @@ class Facts:
         return mean, single
 
     @property
-    def verdict(self) -> tuple[Comparison | None] | None:
-        """The main result, by the first metric that was compared with; None where there is none of ours."""
-        keys = [key for key in self.compared if any(c.metric == key for c in self.results.comparisons)]
-        if self.main is None or self.main == self.results.anchor or not keys:
+    def verdict_by(self) -> str | None:
+        """The metric of the main result, the first that was compared with; None where ours was not."""
+        if self.main is None or self.main == self.results.anchor:
             return None
-        return (self.distance(keys[0], self.main)[0],)
+        return next((k for k in self.compared if any(c.metric == k for c in self.results.comparisons)), None)
 
     def order(self, metric: str) -> list[str]:
         """Codecs that were compared, best mean first, those without a mean last."""
