@@ -243,17 +243,11 @@ class MspPictureCodec(PlaneCoder):
         return self._coded(b"", SymbolLog(), torch.zeros_like(prediction.base), prediction)
 
     @torch.no_grad()
-    def decode(self, payload: bytes, height: int, width: int) -> tuple[Tensor, SymbolLog]:
-        """Planes (1, 6, height/2, width/2) and the log of symbols; the caller checks its crc.
+    def reconstruct(self, payload: bytes, height: int, width: int, reference: Reference | None = None) -> CodedPicture:
+        """What `encode` or, with its reference, `encode_after` coded; the caller checks the log's crc.
 
         Raises CorruptBitstreamError for a payload that ends before its symbols.
         """
-        picture = self.reconstruct(payload, height, width)
-        return picture.show(), picture.log
-
-    @torch.no_grad()
-    def reconstruct(self, payload: bytes, height: int, width: int, reference: Reference | None = None) -> CodedPicture:
-        """What `encode` or, with its reference, `encode_after` coded. Raises as `decode`."""
         size = (height // 16, width // 16)
         reader = SymbolReader(payload)
         prediction = None
