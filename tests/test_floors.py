@@ -21,6 +21,7 @@ FLOORS = {
     "bitstream": 2,
     "entropy": 2,
     "checkpoint": 2,
+    "executor": 2,
     "latents": 3,
     "updates": 3,
     "families": 4,
