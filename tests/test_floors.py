@@ -29,7 +29,6 @@ FLOORS = {
     "postfilter": 5,
     "training": 6,
     "evaluation": 6,
-    "batch": 6,
     "cli": 7,
     "__main__": 8,
     "__init__": 8,

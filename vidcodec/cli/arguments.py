@@ -173,6 +173,16 @@ def add_general_options(parser: argparse.ArgumentParser, *, json: str = "") -> N
     parser.add_argument("--debug", action="store_true", default=argparse.SUPPRESS, help=argparse.SUPPRESS)
 
 
+def add_cluster(parser: argparse.ArgumentParser) -> None:
+    """--ray."""
+    parser.add_argument(
+        "--ray",
+        metavar="ADDRESS",
+        help="run on this Ray cluster ('auto': the one this machine belongs to), whose nodes have vidcodec and the "
+        "same paths (pip install 'vidcodec[ray]'; see docs/clusters.md)",
+    )
+
+
 def use_threads(count: int | None) -> None:
     """Set the CPU threads of torch; None leaves them."""
     if count is not None:

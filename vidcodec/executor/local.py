@@ -95,6 +95,30 @@ def open_executor(slots: int, threads: int, cluster: str | None = None) -> Execu
     return RayExecutor(cluster, threads)
 
 
+def cores() -> int:
+    """That this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def shares(count: int, jobs: int | None, threads: int | None, memory: int) -> tuple[int, int]:
+    """How many of `count` jobs at a time with how many threads each, where not given, on this machine.
+
+    memory: bytes that one job may need.
+    """
+    fit = min(count, cores() // (threads or 1), _free_memory() // memory)
+    jobs = jobs or max(1, fit)
+    return jobs, threads or max(1, cores() // jobs)
+
+
+def _free_memory() -> int:
+    """Bytes; where the system does not tell, as much as anything needs."""
+    try:
+        lines = Path("/proc/meminfo").read_text().splitlines()
+        return next(1024 * int(line.split()[1]) for line in lines if line.startswith("MemAvailable:"))
+    except (OSError, StopIteration):
+        return sys.maxsize
+
+
 def _read(path: Path) -> Any:
     try:
         return json.loads(path.read_text())
