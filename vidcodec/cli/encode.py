@@ -11,16 +11,15 @@ from typing import TYPE_CHECKING, Any
 from vidcodec.cli import console
 from vidcodec.cli.arguments import (
     NDJSON,
-    add_fps,
     add_general_options,
     add_model_options,
     add_overwrite,
+    add_sampling,
     add_seed,
     check_input,
     check_output,
-    duration,
     number,
-    seconds,
+    sampling_of,
     size_in_bytes,
     update_parameters,
     use_threads,
@@ -85,13 +84,7 @@ def add_parser(subparsers: Any) -> None:
     )
     add_overwrite(parser)
 
-    which = parser.add_argument_group("which frames")
-    rate = which.add_mutually_exclusive_group()
-    add_fps(rate)
-    rate.add_argument("--keyframes", action="store_true", help="take the source's own key frames instead")
-    which.add_argument("--start", type=seconds, default=0.0, metavar="TIME", help="begin here: seconds or [hh:]mm:ss")
-    which.add_argument("--duration", type=duration, metavar="TIME", help="end so much later (default: at the end)")
-    which.add_argument(
+    add_sampling(parser).add_argument(
         "--key-interval",
         dest="key_seconds",
         type=number(0),
@@ -212,10 +205,9 @@ def run(args: argparse.Namespace) -> int:
         use_threads(args.threads)
         from vidcodec.codec.encode import encode_video
         from vidcodec.codec.options import EncodeOptions
-        from vidcodec.video import Sampling
 
         options = EncodeOptions(
-            sampling=Sampling(args.fps, args.keyframes, args.start, args.duration),
+            sampling=sampling_of(args),
             max_minutes=args.max_time,
             **{f.name: getattr(args, f.name) for f in fields(EncodeOptions) if f.name in args},
         )

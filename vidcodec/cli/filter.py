@@ -12,11 +12,13 @@ from vidcodec.cli.arguments import (
     NDJSON,
     add_general_options,
     add_overwrite,
+    add_sampling,
     add_seed,
     add_threads,
     check_input,
     check_output,
     number,
+    sampling_of,
     update_parameters,
     use_threads,
     whole,
@@ -32,6 +34,7 @@ EPILOG = """\
 examples:
   vidcodec filter encode talk.mov -o talk.mp4 --codec x265 --crf 32
   vidcodec filter encode talk.mov -o talk.mkv --codec svtav1 --crf 40 --profile small
+  vidcodec filter encode cam.mkv -o cam-2fps.mkv --codec svtav1 --fps 2     two frames a second of a fixed camera
   vidcodec filter encode coded.mp4 --copy --source master.mkv -o out.mp4     the pictures stay bit for bit
   vidcodec filter decode talk.mp4 -o enhanced.mkv                           filtered, lossless
 """
@@ -77,6 +80,7 @@ def _add_encode(what: Any) -> None:
     )
     add_overwrite(parser)
 
+    add_sampling(parser, "source")
     coding = parser.add_argument_group("coding")
     coding.add_argument("--codec", choices=("x264", "x265", "svtav1"), default="x265", help="(default: %(default)s)")
     rate = coding.add_mutually_exclusive_group()
@@ -210,6 +214,7 @@ def run_encode(args: argparse.Namespace) -> int:
         options = FilterEncodeOptions(
             preset=args.codec_preset,
             copy_of=args.source,
+            sampling=sampling_of(args),
             finetune=tuning,
             **{k: getattr(args, k) for k in ("codec", "crf", "qp", "profile", "weights", "segment")},
         )

@@ -18,6 +18,7 @@ from bisect import bisect_right
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +44,8 @@ DECODED_AS = {"x264": "h264", "x265": "hevc", "svtav1": "av1"}
 PRESETS = {"x264": "medium", "x265": "medium", "svtav1": "8"}
 COARSEST = {"x264": 51, "x265": 51, "svtav1": 63}  # of crf and qp
 DEFAULT_CRF = 28.0
+# Encoders count the frames or the seconds between key frames as of ordinary video: at few frames a second too few.
+SAMPLED_KEY_SECONDS = 60
 CANDIDATES = ("off", "base", "adapted")
 SAMPLE_BYTES = 160_000_000  # of pictures kept to learn from, decoded and source together
 MAX_SEGMENTS = 64
@@ -59,7 +62,8 @@ class FilterEncodeOptions:
 
     codec: 'x264', 'x265', 'svtav1'; crf or qp: its constant quality or quantiser (by default crf 28);
     preset: its own name for speed.
-    copy_of: the source that the input was coded from; given, the input's pictures stay as they are.
+    sampling: which pictures are coded, all unless said otherwise; from a `start` of its own, they begin at time 0.
+    copy_of: the source that the input was coded from, by that sampling; given, the input's pictures stay as they are.
     profile, weights: the base filter. segment: seconds between updates, each from a key frame on; 0: one update.
     finetune: how the filter is adapted; None: the base filter only.
 
@@ -70,6 +74,7 @@ class FilterEncodeOptions:
     crf: float | None = None
     qp: int | None = None
     preset: str | None = None
+    sampling: Sampling = field(default_factory=lambda: Sampling(fps=None))
     copy_of: Path | None = None
     profile: str = "base"
     weights: Path | None = None
@@ -193,8 +198,11 @@ def encode_source(source: Path, output: Path, o: FilterEncodeOptions, notes: lis
     Raises InputError for a source that cannot be read, OutputError when there is no such encoder.
     """
     os.environ.setdefault("SVT_LOG", "1")  # errors only
-    with VideoReader(source, Sampling(fps=None)) as reader, Output(output) as out:
-        video = reader.format
+    with VideoReader(source, o.sampling) as reader, Output(output) as out:
+        video, frames = reader.format, reader.frames()
+        first = next(frames)
+        begin = first.pts if o.sampling.begin else 0
+        begin_seconds = begin * video.time_base
         try:
             stream: Any = out.container.add_stream(
                 ENCODERS[o.codec], rate=video.frame_rate or 25, options=encoder_options(o)
@@ -202,11 +210,14 @@ def encode_source(source: Path, output: Path, o: FilterEncodeOptions, notes: lis
         except (ValueError, av.error.FFmpegError) as error:
             raise OutputError(f"FFmpeg has no {o.codec} here: choose another 'codec'") from error
         describe(stream, video)
+        if o.sampling.rate is not None:
+            stream.codec_context.gop_size = max(1, round(SAMPLED_KEY_SECONDS * o.sampling.rate))
         if video.width % 2 or video.height % 2:
             notes.append(f"{video.width}x{video.height} grown to even sides: {o.codec} takes no odd ones in 4:2:0")
         if video.rotation and hasattr(stream, "set_display_rotation"):
             stream.set_display_rotation(-video.rotation)  # FFmpeg counts anticlockwise
-        passed = Passed(source, out.container, notes)
+        end = None if o.sampling.span is None else begin_seconds + o.sampling.span
+        passed = Passed(source, out.container, notes, begin_seconds, end)
 
         def mux(packets: list[av.Packet]) -> None:
             for packet in packets:
@@ -215,7 +226,8 @@ def encode_source(source: Path, output: Path, o: FilterEncodeOptions, notes: lis
                 out.container.mux(packet)
 
         try:
-            for done, frame in enumerate(reader.frames(), 1):
+            for done, frame in enumerate(chain([first], frames), 1):
+                frame = replace(frame, pts=frame.pts - begin)
                 passed.until(frame.pts * video.time_base)
                 mux(stream.encode(picture_of(frame, video)))
                 report("encode", min(0.99, done / (reader.estimated_frames or done + 1)), {"frames": done})
@@ -358,7 +370,7 @@ class Adaptation:
     def pairs(self, stage: str) -> Iterator[tuple[int, Segment, int, np.ndarray, np.ndarray]]:
         """(index, segment, frame type, decoded planes, source planes) of every picture."""
         starts = [s.pts for s in self.segments]
-        with VideoReader(self.original, Sampling(fps=None)) as reader:
+        with VideoReader(self.original, self.o.sampling) as reader:
             frames = reader.frames()
             index = -1
             for index, (picture, _) in enumerate(self.video.pictures()):

@@ -171,9 +171,20 @@ def container_format(path: Path) -> str:
 
 
 class Passed:
-    """Audio and subtitles of a file, packet by packet into another one, in step with its video; its title too."""
+    """Audio and subtitles of a file, packet by packet into another one, in step with its video; its title too.
 
-    def __init__(self, source: Path, target: OutputContainer, notes: list[str]) -> None:
+    begin, end: seconds of the source that are passed, which begin at 0 then.
+    """
+
+    def __init__(
+        self,
+        source: Path,
+        target: OutputContainer,
+        notes: list[str],
+        begin: Fraction = Fraction(0),
+        end: Fraction | None = None,
+    ) -> None:
+        self._begin, self._end = begin, end
         self._container = av.open(f"file:{source}", metadata_errors="replace")
         self._target = target
         target.metadata.update(self._container.metadata)
@@ -195,6 +206,12 @@ class Passed:
             if packet.size:
                 if packet.dts is None:
                     packet.dts = packet.pts
+                if self._begin or self._end is not None:
+                    at = (packet.dts or 0) * packet.time_base
+                    if at < self._begin or (self._end is not None and at >= self._end):
+                        continue
+                    shift = round(self._begin / packet.time_base)
+                    packet.pts, packet.dts = (None if t is None else t - shift for t in (packet.pts, packet.dts))
                 yield packet
 
     def until(self, seconds: Fraction | None) -> None:
