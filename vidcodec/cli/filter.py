@@ -82,10 +82,15 @@ def _add_encode(what: Any) -> None:
 
     add_sampling(parser, "source")
     coding = parser.add_argument_group("coding")
-    coding.add_argument("--codec", choices=("x264", "x265", "svtav1"), default="x265", help="(default: %(default)s)")
+    coding.add_argument(
+        "--codec",
+        choices=("x264", "x265", "svtav1", "vvenc"),
+        default="x265",
+        help="vvenc needs an ffmpeg with libvvenc: pip install 'vidcodec[vvc]' (default: %(default)s)",
+    )
     rate = coding.add_mutually_exclusive_group()
     rate.add_argument("--crf", type=number(0, 63), metavar="N", help="the codec's constant quality (default: 28)")
-    rate.add_argument("--qp", type=whole(0, 63), metavar="N", help="a constant quantiser instead")
+    rate.add_argument("--qp", type=whole(0, 63), metavar="N", help="a constant quantiser instead (vvenc: 32)")
     coding.add_argument("--codec-preset", metavar="NAME", help="the codec's own preset (default: medium; svtav1: 8)")
     coding.add_argument(
         "--copy", action="store_true", help="IN is coded already: its pictures stay as they are, bit for bit"
@@ -184,7 +189,7 @@ def run_encode(args: argparse.Namespace) -> int:
         raise UsageError("--source goes with --copy; without it the input itself is the source")
     if args.copy and (args.crf is not None or args.qp is not None or args.codec_preset):
         raise UsageError("--copy leaves the pictures as they are: no --crf, --qp or --codec-preset with it")
-    limit = 63 if args.codec == "svtav1" else 51
+    limit = 63 if args.codec in ("svtav1", "vvenc") else 51
     if max(args.crf or 0, args.qp or 0) > limit:
         raise UsageError(f"--crf and --qp of {args.codec} end at {limit}")
     for path in filter(None, (args.input, args.source)):
