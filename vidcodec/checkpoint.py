@@ -24,7 +24,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 from torch import Tensor, nn
 
-from vidcodec.errors import ModelMismatchError, first_line
+from vidcodec.errors import ModelMismatchError, ModelNotFoundError, first_line
 from vidcodec.files import replacing
 from vidcodec.version import PACKAGE
 
@@ -111,6 +111,17 @@ def write_checkpoint(
         save_file(tensors, partial, metadata)
         partial.chmod(0o644)
     return digest
+
+
+def weights_file(weights: Path | None, name: str, missing: str, hint: str) -> Path:
+    """A file of weights, or without one that of the weights shipped under a name.
+
+    Raises ModelNotFoundError where it is not there, which says so, or `missing` of shipped ones, and then `hint`.
+    """
+    path = Path(weights) if weights else WEIGHTS / f"{name}.safetensors"
+    if not path.is_file():
+        raise ModelNotFoundError((f"no weights file {path}" if weights else missing) + hint)
+    return path
 
 
 def read_checkpoint(kind: Format[Network], path: Path) -> tuple[Network, bytes]:

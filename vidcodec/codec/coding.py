@@ -71,14 +71,13 @@ def _refined(job: Job, candidate: Candidate, level: RateLevel, known: CodedVideo
     refiner = family.refiner(level, job.format, candidate.refine, decisions, steps, seed)
     plain = family.picture_coder(level, job.format, decisions=decisions_of(job, candidate, level))
     video = CodedVideo(candidate, level, plain.extra)
-    if job.in_chains and not (known and known.level == level and known.decodes_like(candidate)):
-        known = code(job, replace(candidate, refine="none"), level)
-    usable = known is not None and known.level == level and known.decodes_like(candidate)
+    if known is None or known.level != level or not known.decodes_like(candidate):
+        known = code(job, replace(candidate, refine="none"), level) if job.in_chains else None
     height, width = padded_size(job.format.height, job.format.width, family.multiple)
     digest = network_digest(family.network) if job.options.work else ""
     for batch, pictures in _batches(job, height * width, family.device):
         # What others refer to stays as it is, and what refers to others.
-        numbers = [i for i in batch if not (job.in_chains and known and known.is_bound(i))]
+        numbers = [i for i in batch if known is None or not (job.in_chains and known.is_bound(i))]
         frames = [f for i, f in zip(batch, pictures, strict=True) if i in numbers]
         came_from = ("refined", digest, candidate.settings, candidate.refine, level, numbers)
         left = job.budget.left * len(batch) / (count - batch.start)
@@ -100,7 +99,7 @@ def _refined(job: Job, candidate: Candidate, level: RateLevel, known: CodedVideo
                 job.work.save(came_from, {}, pack_frames(found))
         refined = dict(zip(numbers, found, strict=True))
         for i in batch:
-            ways_there = [refined.get(i), known[i] if usable and known is not None else None]
+            ways_there = [refined.get(i), None if known is None else known[i]]
             video.append(min(filter(None, ways_there), key=lambda m: m.cost(trade_off, job.format)))
         progress(1.0)
     return video

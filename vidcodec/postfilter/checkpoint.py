@@ -6,8 +6,7 @@ from pathlib import Path
 
 import torch
 
-from vidcodec.checkpoint import WEIGHTS, Format, read_checkpoint, weights_digest, write_checkpoint
-from vidcodec.errors import ModelNotFoundError
+from vidcodec.checkpoint import Format, read_checkpoint, weights_digest, weights_file, write_checkpoint
 from vidcodec.postfilter.network import PROFILES, Filter, FilterConfig
 
 DIGEST_BYTES = 4  # in a stream: enough to tell the filters of this world apart, and it travels with every video
@@ -32,9 +31,7 @@ def load_filter(profile: str = "base", weights: Path | None = None) -> tuple[Fil
     Raises ModelNotFoundError when there are no such weights, ModelMismatchError when the
     file is not a filter's checkpoint.
     """
-    path = Path(weights) if weights else WEIGHTS / f"filter-{profile}.safetensors"
-    if not path.is_file():
-        where = f"no weights file {path}" if weights else f"no filter of profile '{profile}'"
-        raise ModelNotFoundError(f"{where}; profiles: {', '.join(PROFILES)}; another filter goes with 'weights'")
+    hint = f"; profiles: {', '.join(PROFILES)}; another filter goes with 'weights'"
+    path = weights_file(weights, f"filter-{profile}", f"no filter of profile '{profile}'", hint)
     network, digest = read_checkpoint(FILTER, path)
     return network.to(memory_format=torch.channels_last), digest  # type: ignore[call-overload]

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from vidcodec.checkpoint import WEIGHTS, Format, read_checkpoint, weights_digest, write_checkpoint
-from vidcodec.errors import ModelNotFoundError
+from vidcodec.checkpoint import Format, read_checkpoint, weights_digest, weights_file, write_checkpoint
 from vidcodec.families.lossless.network import Lossless, LosslessConfig
 
 NAME = "lossless"
@@ -34,8 +33,5 @@ def load_lossless(weights: Path | None = None) -> tuple[Lossless, bytes]:
 
     Raises ModelNotFoundError when there are no such weights, ModelMismatchError when the file holds no such network.
     """
-    path = Path(weights) if weights else WEIGHTS / f"{NAME}.safetensors"
-    if not path.is_file():
-        where = f"no weights file {path}" if weights else "no weights of the lossless mode are shipped here"
-        raise ModelNotFoundError(f"{where}: give them with 'weights'")
-    return read_checkpoint(LOSSLESS, path)
+    missing = "no weights of the lossless mode are shipped here"
+    return read_checkpoint(LOSSLESS, weights_file(weights, NAME, missing, ": give them with 'weights'"))

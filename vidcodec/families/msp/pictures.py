@@ -151,10 +151,7 @@ class MspPictureCodec(PlaneCoder):
             return self._all_skipped(prediction)
         if prediction:
             put_modes(writer, prediction.modes, prediction.before)
-        index = self.scales.z_index.expand_as(z)
-        coded = index > 0
-        if prediction:
-            coded = coded & prediction.coded_hyper((z.shape[-2], z.shape[-1]))
+        index, coded = self._z_tables((z.shape[-2], z.shape[-1]), prediction)
         z_hat = torch.round(z).clamp(-SYMBOL_LIMIT, SYMBOL_LIMIT) * coded
         writer.put(z_hat, index, coded, of_z=True)
         if tally:
@@ -211,11 +208,7 @@ class MspPictureCodec(PlaneCoder):
             prediction = Prediction(base, modes, before)
         if prediction and not payload:
             return self._all_skipped(prediction)
-        z_size = (-(-size[0] // 4), -(-size[1] // 4))
-        index = self.scales.z_index.expand(1, self.model.config.hyper, *z_size)
-        coded = index > 0
-        if prediction:
-            coded = coded & prediction.coded_hyper(z_size)
+        index, coded = self._z_tables((-(-size[0] // 4), -(-size[1] // 4)), prediction)
         z_hat = reader.get(index, coded, of_z=True)
         quantizer = self.decisions.quantizer
 
@@ -225,6 +218,11 @@ class MspPictureCodec(PlaneCoder):
         y_hat = self.run_passes(z_hat, size, take, prediction)
         left = self._left(y_hat, prediction)
         return CodedPicture(payload, reader.log, lambda: self.synthesise(left.latents), left, prediction is not None)
+
+    def _z_tables(self, size: tuple[int, int], prediction: Prediction | None) -> tuple[Tensor, Tensor]:
+        """Table indices of hyper-latents (1, Z, zh, zw), and which of them are coded."""
+        index = self.scales.z_index.expand(1, self.model.config.hyper, *size)
+        return index, index > 0 if prediction is None else (index > 0) & prediction.coded_hyper(size)
 
     @torch.no_grad()
     def synthesise(self, y_hat: Tensor) -> Tensor:
@@ -246,15 +244,15 @@ class MspPictureCodec(PlaneCoder):
         channels = model.config.latent
         y_hat = torch.zeros(1, channels, *size, device=self.device)
         known = torch.zeros(1, channels, *size, device=self.device, dtype=torch.float64)
+        there = prediction.coded if prediction else None
         for k, coded in enumerate(model.schedule):
             grid = (..., *coded.grid)
             indices = scales.pass_index(k, scale_features[grid], known[grid])
             means = model.pass_mean[k](mean_features[grid], y_hat[grid])
             for cell, mean, index in zip(coded.cells(channels), means, indices, strict=True):
                 site = (slice(None), cell.group, *cell.site)
-                if prediction:
-                    there = prediction.coded[(..., *cell.site)]
-                    mean, index = mean * there, index * there
+                if there is not None:
+                    mean, index = mean * there[(..., *cell.site)], index * there[(..., *cell.site)]
                 values = take(cell, mean, index.cpu().numpy().astype(np.uint8))
                 y_hat[site] = torch.from_numpy(values).to(self.device).float() / UNIT + mean
                 known[site] = torch.from_numpy(magnitudes(values)).to(self.device).double()

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from vidcodec.checkpoint import WEIGHTS, Format, read_checkpoint, sent_parameters, weights_digest, write_checkpoint
-from vidcodec.errors import ModelNotFoundError
+from vidcodec.checkpoint import Format, read_checkpoint, sent_parameters, weights_digest, weights_file, write_checkpoint
 from vidcodec.families.pocket.network import Pocket, PocketConfig
 
 NAME = "pocket"
@@ -34,8 +33,5 @@ def load_pocket(weights: Path | None = None) -> tuple[Pocket, bytes]:
 
     Raises ModelNotFoundError when there are no such weights, ModelMismatchError when the file holds no such network.
     """
-    path = Path(weights) if weights else WEIGHTS / f"{NAME}.safetensors"
-    if not path.is_file():
-        where = f"no weights file {path}" if weights else "no weights of the pocket network are shipped here"
-        raise ModelNotFoundError(f"{where}: give them with 'weights'")
-    return read_checkpoint(POCKET, path)
+    missing = "no weights of the pocket network are shipped here"
+    return read_checkpoint(POCKET, weights_file(weights, NAME, missing, ": give them with 'weights'"))
