@@ -16,11 +16,14 @@ and refined frames are kept in a folder where one is given (`vidcodec.codec.work
 
 from __future__ import annotations
 
+import math
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from vidcodec.codec.candidates import Candidate, CodedVideo
@@ -34,10 +37,12 @@ from vidcodec.codec.options import EncodeOptions
 from vidcodec.codec.presets import DEFAULT_QUALITY
 from vidcodec.codec.quality import quality_figures
 from vidcodec.codec.ratecontrol import Target, meet_target, search_level
+from vidcodec.codec.shares import Helpers, Share
 from vidcodec.codec.steps import quantised, steps_of
 from vidcodec.codec.work import Work, work_key
 from vidcodec.denormals import flushed_denormals
-from vidcodec.errors import RateControlError
+from vidcodec.errors import RateControlError, UnsupportedInputError
+from vidcodec.executor import Executor
 from vidcodec.families import load_family
 from vidcodec.rate import RateLevel
 
@@ -84,30 +89,54 @@ def encode_video(
     output: str | os.PathLike[str],
     options: EncodeOptions | None = None,
     report: Report | None = None,
+    executor: Executor | None = None,
 ) -> EncodeResult:
     """Compress `source` into the .vdc file `output`.
+
+    executor: codes and refines frames in processes of its own; the file is the same as without it, and settings and
+    finetuning stay in this process. Without `options.work` steps are exchanged in a folder beside the output.
 
     Raises InputError and its kin for the source, ModelError for the model, OutputError for
     the target, RateControlError when a target cannot be met. The output appears only when
     it is complete.
     """
-    o, report, record = options or EncodeOptions(), report or (lambda *_: None), Record()
-    # What is missing is told before a long video is read.
-    family = load_family(o.network, o.weights, pick_device(o.device))
-    plan = Plan.of(o, family)
-    with record.timed("read"):
-        footage = Footage(Path(source), o.sampling, report, exact=family.lossless)
-    with footage:
-        record.notes.extend(footage.notes)
-        work = Work(o.work, work_key(o, family, footage) if o.work else "", record.notes)
-        budget = Budget(60 * o.max_minutes)
-        job = Job(Path(output), o, family, plan, footage, work, budget, record, report)
-        result = _write(job, _best(job))
-        work.finish()
+    o, output, report = options or EncodeOptions(), Path(output), report or (lambda *_: None)
+    if executor and math.isfinite(o.max_minutes):
+        raise UnsupportedInputError("other processes would not know what is left of 'max_minutes': leave it out")
+    with ExitStack() as stack:
+        if executor and not o.work:
+            beside = stack.enter_context(TemporaryDirectory(prefix=f".{output.name}.", dir=output.parent))
+            o = replace(o, work=Path(beside))
+        job = stack.enter_context(opened(Path(source), output, o, report, executor=executor))
+        result = _write(job, coded(job))
+        job.work.finish()
         return result
 
 
-def _best(job: Job) -> CodedVideo:
+@contextmanager
+def opened(
+    source: Path,
+    output: Path,
+    o: EncodeOptions,
+    report: Report,
+    *,
+    executor: Executor | None = None,
+    share: Share | None = None,
+) -> Iterator[Job]:
+    """An encode with its frames read."""
+    # What is missing is told before a long video is read.
+    record, family = Record(), load_family(o.network, o.weights, pick_device(o.device))
+    plan = Plan.of(o, family)
+    with record.timed("read"):
+        footage = Footage(source, o.sampling, report, exact=family.lossless)
+    with footage:
+        record.notes.extend(footage.notes)
+        work = Work(o.work, work_key(o, family, footage) if o.work else "", record.notes)
+        helpers = Helpers(executor, source, o, record.notes) if executor and not family.fitted else None
+        yield Job(output, o, family, plan, footage, work, Budget(60 * o.max_minutes), record, report, helpers, share)
+
+
+def coded(job: Job) -> CodedVideo:
     """All frames coded the way that costs least, or that meets the target with least."""
     target = Target.of(job.options, job.footage.pixels)
     candidate = Candidate("plain", job.family)
