@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from vidcodec.cli import console
 from vidcodec.cli.arguments import (
     NDJSON,
+    add_cluster,
     add_general_options,
     add_model_options,
     add_overwrite,
@@ -23,6 +24,7 @@ from vidcodec.cli.arguments import (
     size_in_bytes,
     update_parameters,
     use_threads,
+    whole,
 )
 from vidcodec.cli.progress import Progress
 from vidcodec.codec.presets import ADAPT, PRESETS, QUANTIZERS, REFINE, UPDATE_PRIORS
@@ -63,6 +65,7 @@ examples:
   vidcodec encode talk.mp4 -o t.vdc --refine none --quantizer rdoq      quick, and a little smaller than uniform
   vidcodec encode clip.mp4 -o c.vdc --update-parameters learned         for short videos: update what pays for its bits
   vidcodec encode day.mp4 -o day.vdc --preset best --work day.work      stopped? the same command goes on
+  vidcodec encode day.mp4 -o day.vdc --preset fast --workers 8          frames in eight processes, the same file
   vidcodec encode scan.png -o scan.vdc --lossless      every sample as it was; RGB stays RGB
   vidcodec encode talk.mp4 -o t.vdc --lossless --fps source             every frame of a video, and every sample of it
   vidcodec encode talk.mp4 -o t.vdc --json | jq -c 'select(.event == "result")'
@@ -189,6 +192,14 @@ def add_parser(subparsers: Any) -> None:
         "CompressAI's like compressai:mbt2018-mean:4 (default: %(default)s)",
     )
     add_model_options(parser)
+    parser.add_argument(
+        "--workers",
+        type=whole(1, 1024),
+        default=1,
+        metavar="N",
+        help="code the frames of a long video in so many processes, which share the cores; the file is the same",
+    )
+    add_cluster(parser)
     add_general_options(parser, json=f"{NDJSON}; errors as well")
     parser.set_defaults(run=run, parser=parser, interrupted="nothing was written")
 
@@ -205,13 +216,20 @@ def run(args: argparse.Namespace) -> int:
         use_threads(args.threads)
         from vidcodec.codec.encode import encode_video
         from vidcodec.codec.options import EncodeOptions
+        from vidcodec.executor import open_executor
+        from vidcodec.executor.local import cores
 
         options = EncodeOptions(
             sampling=sampling_of(args),
             max_minutes=args.max_time,
             **{f.name: getattr(args, f.name) for f in fields(EncodeOptions) if f.name in args},
         )
-        result = encode_video(args.input, output, options, progress)
+        if args.workers == 1 and args.ray is None:
+            result = encode_video(args.input, output, options, progress)
+        else:
+            threads = args.threads or max(1, cores() // args.workers)
+            with open_executor(args.workers, threads, args.ray) as executor:
+                result = encode_video(args.input, output, options, progress, executor)
     console.outcome(result, summary, json=args.json)
     return 0
 
