@@ -102,6 +102,7 @@ def test_options_arrive_as_they_are(tmp_path: Path) -> None:
 
 # --------------------------------------------------------------------------- two nodes
 
+AS_OTHERS = {"RAY_worker_niceness": "0"}  # and not after everything else that runs here
 NODE = """
 import os, time
 
@@ -126,7 +127,7 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, Pat
         try:
             for name, words in (("a", head), ("b", (f"--address=127.0.0.1:{port}",))):
                 path = os.pathsep.join([str(folder), os.environ.get("PYTHONPATH", "")])
-                env = {**os.environ, "NODE": name, "CLUSTER": str(folder), "PYTHONPATH": path}
+                env = {**os.environ, "NODE": name, "CLUSTER": str(folder), "PYTHONPATH": path, **AS_OTHERS}
                 usual = ("--num-cpus=1", "--object-store-memory=100000000", "--disable-usage-stats")
                 command = [sys.executable, "-m", "ray.scripts.scripts", "start", *words, *usual]
                 subprocess.run(command, env=env, check=True, capture_output=True, timeout=300)

@@ -97,6 +97,13 @@ def add_parser(subparsers: Any) -> None:
         "cameras that stand still, 60 (default: 0, every frame by itself)",
     )
 
+    parser.add_argument(
+        "--audio",
+        choices=("none", "copy"),
+        default="none",
+        help="copy: keep audio and subtitles as they are, for decode to put into .mkv (default: %(default)s)",
+    )
+
     size = parser.add_argument_group("size and quality", "at most one of these")
     target = size.add_mutually_exclusive_group()
     target.add_argument(
@@ -239,6 +246,8 @@ def summary(r: EncodeResult) -> str:
     frames = f"{r.frames} frame{'s' * (r.frames != 1)} of {r.width}x{r.height}"
     names = ("samples", "hashes") if r.lossless else ("y", "z")
     parts = {"model update": r.update_size, names[0]: r.y_size, names[1]: r.z_size}
+    if r.sound_size:
+        parts["audio and subtitles"] = r.sound_size
     parts["container"] = r.size - sum(parts.values())
     rows = [(name, f"{size:,.0f} bytes", console.share(size, r.size)) for name, size in parts.items()]
     q = r.quality_figures

@@ -21,6 +21,7 @@ import os
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
+from fractions import Fraction
 from functools import cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -45,6 +46,7 @@ from vidcodec.errors import RateControlError, UnsupportedInputError
 from vidcodec.executor import Executor
 from vidcodec.families import load_family
 from vidcodec.rate import RateLevel
+from vidcodec.video.passed import write_sound
 
 SEARCH_FRAMES = 6
 FITTED_SHARE = 0.5  # of the time left, for one of the fits that a target may take
@@ -56,7 +58,8 @@ class EncodeResult:
     """What was written; sizes in bytes, rates in bits per pixel of the sampled frames.
 
     compared: frames whose decoded pictures the quality figures are of: all, or an even part of a long video that was
-    coded one way. Without loss there is no z but the frames' hashes, and no PSNR to tell.
+    coded one way. Without loss there is no z but the frames' hashes, and no PSNR to tell. sound_size: of audio and
+    subtitles, which bpp leaves out.
     """
 
     output: Path
@@ -77,6 +80,7 @@ class EncodeResult:
     curve: list[dict]
     notes: list[str]
     lossless: bool = False
+    sound_size: int = 0
 
     def to_dict(self) -> dict[str, Any]:
         d = {k: getattr(self, k) for k in self.__dataclass_fields__ if k not in ("output", "quality_figures")}
@@ -129,11 +133,25 @@ def opened(
     plan = Plan.of(o, family)
     with record.timed("read"):
         footage = Footage(source, o.sampling, report, exact=family.lossless)
-    with footage:
+    with footage, ExitStack() as stack:
         record.notes.extend(footage.notes)
         work = Work(o.work, work_key(o, family, footage) if o.work else "", record.notes)
+        sound = None
+        if o.audio == "copy" and share is None:
+            sound = _sound(source, footage, stack.enter_context(TemporaryDirectory(prefix="vidcodec-")), record.notes)
         helpers = Helpers(executor, source, o, record.notes) if executor and not family.fitted else None
-        yield Job(output, o, family, plan, footage, work, Budget(60 * o.max_minutes), record, report, helpers, share)
+        yield Job(
+            output, o, family, plan, footage, work, Budget(60 * o.max_minutes), record, report, helpers, share, sound
+        )
+
+
+def _sound(source: Path, footage: Footage, folder: str, notes: list[str]) -> Path | None:
+    """A file in a folder with the audio and subtitles of what a footage shows, None where there are none."""
+    path, sampling = Path(folder, "sound.mka"), footage.sampling
+    first = footage.sample[0].pts * footage.format.time_base
+    begin = first if sampling.begin else Fraction(-1)
+    found = write_sound(source, path, begin, None if sampling.span is None else first + sampling.span, notes)
+    return path if found else None
 
 
 def coded(job: Job) -> CodedVideo:
@@ -171,7 +189,8 @@ def _better(job: Job, best: CodedVideo, other: CodedVideo) -> CodedVideo:
 
 def _write(job: Job, video: CodedVideo) -> EncodeResult:
     f, top, record, candidate = job.format, job.family.top.steps, job.record, video.candidate
-    size = write_file(job.output, job.family, f, candidate.update, video.units, extra=video.extra)
+    size = write_file(job.output, job.family, f, candidate.update, video.units, video.extra, job.sound)
+    sound = job.sound.stat().st_size if job.sound else 0
     y, z = (sum(bits) / 8 for bits in zip(*video.bits, strict=True))
     return EncodeResult(
         output=job.output,
@@ -184,7 +203,8 @@ def _write(job: Job, video: CodedVideo) -> EncodeResult:
         update_size=len(candidate.update),
         z_size=z,
         y_size=y,
-        bpp=8 * size / job.footage.pixels,
+        sound_size=sound,
+        bpp=8 * (size - sound) / job.footage.pixels,
         compared=len(video.compared),
         quality_figures={} if job.family.lossless else quality_figures(video.compared, f.bit_depth),
         seconds=record.seconds,
@@ -259,4 +279,4 @@ def _measure(job: Job, video: CodedVideo, target: Target) -> float:
         return quality_figures(video.compared, job.format.bit_depth)["psnr_yuv"]
     per_frame = units_size(b"", video.units.sizes) / len(video)
     fixed = FILE_OVERHEAD + 2 * len(video.extra) + units_size(video.candidate.update, [])
-    return fixed + per_frame * len(job.footage)
+    return fixed + per_frame * len(job.footage) + (job.sound.stat().st_size if job.sound else 0)

@@ -103,7 +103,9 @@ class Record:
 
 @dataclass(frozen=True, eq=False)
 class Job:
-    """One encode, with its frames at hand. helpers: who codes frames, too. share: what this process codes of them."""
+    """One encode, with its frames at hand. helpers: who codes frames, too. share: what this process codes of them.
+    sound: a file of the audio and subtitles that go beside the pictures.
+    """
 
     output: Path
     options: EncodeOptions
@@ -116,6 +118,7 @@ class Job:
     report: Report
     helpers: Helpers | None = None
     share: Share | None = None
+    sound: Path | None = None
 
     @property
     def format(self) -> VideoFormat:

@@ -7,6 +7,7 @@ its node on another one.
 from __future__ import annotations
 
 import logging
+import socket
 import time
 from typing import Any
 
@@ -17,6 +18,7 @@ from vidcodec.errors import InputError
 from vidcodec.executor.calls import POLL_SECONDS, Call, Executor, Outcome, Running
 from vidcodec.executor.local import LocalCall
 
+CONNECT_SECONDS = 10.0
 LOST = 5  # times that a call may be lost with its node
 
 
@@ -29,8 +31,11 @@ class RayExecutor(Executor):
     def __init__(self, address: str, threads: int = 1) -> None:
         self.threads = threads
         try:
+            if address != "auto":  # Ray itself would go on trying for minutes
+                host, _, port = address.removeprefix("ray://").rpartition(":")
+                socket.create_connection((host, int(port)), CONNECT_SECONDS).close()
             ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
-        except (ConnectionError, ValueError, RuntimeError) as error:
+        except (OSError, ValueError, RuntimeError) as error:
             raise InputError(f"there is no Ray cluster at {address}: start one with 'ray start --head'") from error
         self._remote = ray.remote(num_cpus=threads, max_retries=LOST)(_call)
 

@@ -33,13 +33,14 @@ from vidcodec.postfilter.apply import ActiveFilter, picture_type, updated
 from vidcodec.postfilter.carriage import sei_unit
 from vidcodec.postfilter.checkpoint import DIGEST_BYTES, load_filter
 from vidcodec.postfilter.finetune import FilterFinetuneConfig, finetune_filter
-from vidcodec.postfilter.media import CodedVideo, Output, Passed, check_carriage, copied_stream, embed
+from vidcodec.postfilter.media import CodedVideo, Output, check_carriage, embed
 from vidcodec.postfilter.message import FilterMessage
 from vidcodec.postfilter.network import PROFILES, Filter
 from vidcodec.postfilter.objective import PLANE_WEIGHTS, Sample
 from vidcodec.postfilter.planes import depth_of, pack, put_planes, samples_of, squared_errors, to_planes
 from vidcodec.postfilter.vvenc import VvencFile
 from vidcodec.video import Frame, Sampling, VideoFormat, VideoReader
+from vidcodec.video.passed import Passed, copied_stream
 
 ENCODERS = {"x264": "libx264", "x265": "libx265", "svtav1": "libsvtav1", "vvenc": "libvvenc"}
 DECODED_AS = {"x264": "h264", "x265": "hevc", "svtav1": "av1", "vvenc": "vvc"}
@@ -224,7 +225,7 @@ def encode_source(source: Path, output: Path, o: FilterEncodeOptions, notes: lis
             else:
                 coder = Inside(out.container, video, o, told())
             span, start = o.sampling.span, begin * video.time_base
-            passed = Passed(source, out.container, notes, start, None if span is None else start + span)
+            passed = Passed(source, out.container, notes, start, None if span is None else start + span, start)
             try:
                 for packet in coder.packets():
                     passed.until((packet.dts or 0) * packet.time_base)
