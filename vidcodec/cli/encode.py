@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import argparse
 import math
+import shutil
+import sys
 from dataclasses import fields
 from pathlib import Path
+from tempfile import NamedTemporaryFile
 from typing import TYPE_CHECKING, Any
 
 from vidcodec.cli import console
@@ -26,6 +29,7 @@ from vidcodec.cli.arguments import (
     use_threads,
     whole,
 )
+from vidcodec.cli.parser import UsageError
 from vidcodec.cli.progress import Progress
 from vidcodec.codec.presets import ADAPT, PRESETS, QUANTIZERS, REFINE, UPDATE_PRIORS
 from vidcodec.updates.strategy import PAYING
@@ -33,6 +37,7 @@ from vidcodec.updates.strategy import PAYING
 if TYPE_CHECKING:
     from vidcodec.codec.encode import EncodeResult
 
+PIPE = Path("-")
 ADAPT_HELP = {
     "none": "the shipped model as it is",
     "encoder": "only the encoder: nothing is sent, decoding stays as it is",
@@ -65,6 +70,7 @@ examples:
   vidcodec encode talk.mp4 -o t.vdc --refine none --quantizer rdoq      quick, and a little smaller than uniform
   vidcodec encode clip.mp4 -o c.vdc --update-parameters learned         for short videos: update what pays for its bits
   vidcodec encode day.mp4 -o day.vdc --preset best --work day.work      stopped? the same command goes on
+  ffmpeg -i rtsp://camera -t 3600 -c copy -f matroska - | vidcodec encode - -o hour.vdc --preset fast
   vidcodec encode day.mp4 -o day.vdc --preset fast --workers 8          frames in eight processes, the same file
   vidcodec encode scan.png -o scan.vdc --lossless      every sample as it was; RGB stays RGB
   vidcodec encode talk.mp4 -o t.vdc --lossless --fps source             every frame of a video, and every sample of it
@@ -81,7 +87,12 @@ def add_parser(subparsers: Any) -> None:
         description="Sample frames, adapt the codec to them and write one .vdc file. The model update that decoders "
         "need is in the file; where adapting does not pay, none is sent.",
     )
-    parser.add_argument("input", type=Path, metavar="IN", help="a video or picture, anything FFmpeg opens")
+    parser.add_argument(
+        "input",
+        type=Path,
+        metavar="IN",
+        help="a video or picture, anything FFmpeg opens; - for what comes through a pipe",
+    )
     parser.add_argument(
         "-o", "--output", type=Path, metavar="OUT.vdc", help="the file to write (default: IN with .vdc)"
     )
@@ -213,9 +224,22 @@ def add_parser(subparsers: Any) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Encode; prints a summary."""
+    if args.input == PIPE:
+        if args.output is None:
+            raise UsageError("what comes through a pipe has no name: give -o OUT.vdc")
+        check_output(args.output, overwrite=args.overwrite, suffix=".vdc")
+        # Frames are read more than once, so what is coded is kept: as it came, not as pictures.
+        with NamedTemporaryFile(prefix=f".{args.output.name}.", dir=args.output.parent) as kept:
+            shutil.copyfileobj(sys.stdin.buffer, kept, 1 << 20)
+            kept.flush()
+            return _encode(args, Path(kept.name), args.output)
     check_input(args.input)
     output = args.output or args.input.with_suffix(".vdc")
     check_output(output, overwrite=args.overwrite, source=args.input, suffix=".vdc")
+    return _encode(args, args.input, output)
+
+
+def _encode(args: argparse.Namespace, source: Path, output: Path) -> int:
     if args.work:
         args.interrupted = f"finished steps are kept in {args.work}: the same command goes on from them"
     with Progress(json=args.json) as progress:
@@ -232,11 +256,11 @@ def run(args: argparse.Namespace) -> int:
             **{f.name: getattr(args, f.name) for f in fields(EncodeOptions) if f.name in args},
         )
         if args.workers == 1 and args.ray is None:
-            result = encode_video(args.input, output, options, progress)
+            result = encode_video(source, output, options, progress)
         else:
             threads = args.threads or max(1, cores() // args.workers)
             with open_executor(args.workers, threads, args.ray) as executor:
-                result = encode_video(args.input, output, options, progress, executor)
+                result = encode_video(source, output, options, progress, executor)
     console.outcome(result, summary, json=args.json)
     return 0
 
