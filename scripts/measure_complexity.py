@@ -67,7 +67,7 @@ def count_macs(model: Msp, height: int = COUNTED_SIZE[0], width: int = COUNTED_S
         return {**sums, "scale path": sums["Global"] - sum(sums.get(p, 0.0) for p in MODULES)}
 
     payload = codec.encode(planes).payload
-    decoding = counted(lambda: codec.decode(payload, height, width))
+    decoding = counted(lambda: codec.reconstruct(payload, height, width).show())
     encoding = counted(lambda: codec.encode(planes))
     assert decoding.keys() >= set(DECODER_PARTS), f"parts the decoder runs: {sorted(decoding)}"
     return {"decoder": {p: decoding[p] for p in DECODER_PARTS}, "encoder": {p: encoding[p] for p in ENCODER_PARTS}}

@@ -67,12 +67,15 @@ class RememberingDecoder(VideoDecoder):
 
         @dataclass
         class Remembered:
-            def decode(self, payload: bytes, pts: int) -> Any:
-                key = (payload, *settings)
-                if key not in RememberingDecoder.known:
-                    RememberingDecoder.known[key] = coder.decode(payload, pts)
-                frame, log = RememberingDecoder.known[key]
-                return replace(frame, pts=pts), log
+            def reconstruct(self, payload: bytes, pts: int, reference: Any = None) -> Any:
+                known, key = RememberingDecoder.known, (payload, *settings)
+                if reference is not None:
+                    return coder.reconstruct(payload, pts, reference)
+                if key not in known:
+                    coded = coder.reconstruct(payload, pts)
+                    known[key] = coded, coded.show()
+                coded, frame = known[key]
+                return coded._replace(show=lambda: replace(frame, pts=pts))
 
         return Remembered()
 

@@ -172,7 +172,7 @@ def test_noise_costs_a_byte_more_than_its_samples_at_most(video: VideoFormat) ->
     coded = codec.encode(frame)
     samples = frame.y.size + frame.uv.size
     assert len(coded.payload) <= HASH_BYTES + 2 + samples * video.bit_depth // 8
-    assert_same([codec.decode(coded.payload, frame.pts)[0]], [frame])
+    assert_same([codec.reconstruct(coded.payload, frame.pts).show()], [frame])
 
 
 def test_adaptation_pays_or_is_left_out(make_clip: Callable[..., Path], tmp_path: Path, options: EncodeOptions) -> None:
@@ -341,7 +341,7 @@ def test_samples_that_are_not_what_went_in_are_refused(damage: str) -> None:
         "way": payload[:HASH_BYTES] + b"\x09" + payload[HASH_BYTES + 1 :],
     }[damage]
     with pytest.raises(CorruptBitstreamError):
-        codec.decode(changed, 0)
+        codec.reconstruct(changed, 0)
 
 
 def test_a_wrong_checksum_is_told(make_clip: Callable[..., Path], tmp_path: Path, options: EncodeOptions) -> None:

@@ -67,15 +67,6 @@ def test_three_points_are_too_few() -> None:
     assert "anchor has 3" in found.note
 
 
-@pytest.mark.parametrize("count", [2, 3])
-def test_fewer_points_are_taken_where_asked_for(count: int) -> None:
-    found = bd(CURVE[:count], scaled(0.9), min_points=2)
-    assert found.rate == pytest.approx(-10, abs=1e-6)
-    assert (found.method, found.points) == ("pchip", (count, 5))
-    assert bd(CURVE, scaled(0.9), min_points=2).method == "akima"
-    assert bd(CURVE[:1], CURVE, min_points=2).rate is None
-
-
 def test_no_points_are_too_few() -> None:
     assert bd([], CURVE).rate is None
 

@@ -12,6 +12,8 @@ from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
+import cv2
+import numpy as np
 import pytest
 from file_server import Site, serving, y4m
 
@@ -334,12 +336,12 @@ def test_a_page_or_another_video_is_not_taken_for_the_file(get: Fetch, site: Sit
 
 
 def test_pictures_are_checked_too(site: Site, tmp_path: Path) -> None:
-    picture = b"\x89PNG\r\n\x1a\n" + b"\0\0\0\rIHDR" + (768).to_bytes(4, "big") + (512).to_bytes(4, "big")
+    picture = cv2.imencode(".png", np.zeros((512, 768, 3), np.uint8))[1].tobytes()
     site.files = {"/a.png": picture, "/b.png": b"GIF89a"}
     one = Entry("set", "a", "a.png", f"{site.address}/a.png", "", 768, 512)
     assert fetch(one, tmp_path).downloaded
     for wrong in (replace(one, name="b", file="b.png", address=f"{site.address}/b.png"), replace(one, height=9)):
-        with pytest.raises(FetchError, match=r"is no png file|pictures of 768x512, not 768x9"):
+        with pytest.raises(FetchError, match=r"is no video or picture|pictures of 768x512, not 768x9"):
             fetch(wrong, tmp_path)
 
 

@@ -18,7 +18,6 @@ from vidcodec.errors import InputError, OutputError
 from vidcodec.evaluation import report_pictures
 from vidcodec.evaluation.report import write_report
 from vidcodec.evaluation.report_charts import log_ticks, ticks
-from vidcodec.evaluation.report_html import Markup, tag
 from vidcodec.evaluation.report_pictures import choose_frames, choose_points
 from vidcodec.evaluation.results import Results
 from vidcodec.video import VideoFormat, yuv_to_rgb
@@ -298,10 +297,3 @@ def test_logarithmic_ticks_are_few_and_inside(low: float, high: float) -> None:
     found = log_ticks(low, high)
     assert 2 <= len(found) <= 14
     assert all(low - 1e-9 <= v <= high + 1e-9 for v in found)
-
-
-def test_html_is_escaped_unless_it_was_built_here() -> None:
-    assert tag("p", "<b>", Markup("<i>"), 3, None, ["&", tag("br")]) == "<p>&lt;b&gt;<i>3&amp;<br></p>"
-    assert tag("a", class_='"x"', data_a="<", hidden=True, title=None, open=False) == (
-        '<a class="&quot;x&quot;" data-a="&lt;" hidden></a>'
-    )

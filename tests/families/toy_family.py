@@ -18,7 +18,7 @@ from vidcodec.entropy.rates import rate_of_symbols, ste_round
 from vidcodec.families.family import CodedPicture, Family, FrameCoder, PlaneCoder
 from vidcodec.latents.decisions import PLAIN, ROUNDING, Decisions
 from vidcodec.latents.quantizer import UNIT, reconstruct
-from vidcodec.latents.symbols import SymbolLog, SymbolReader, SymbolWriter
+from vidcodec.latents.symbols import SymbolReader, SymbolWriter
 from vidcodec.rate import RateLevel, TradeOff, weighted_mse
 from vidcodec.updates.objective import Outcome, signs
 from vidcodec.video import VideoFormat
@@ -67,10 +67,11 @@ class ToyCoder(PlaneCoder):
         return CodedPicture(writer.coder.finish(), writer.log, lambda: shown)
 
     @torch.no_grad()
-    def decode(self, payload: bytes, height: int, width: int) -> tuple[Tensor, SymbolLog]:
+    def reconstruct(self, payload: bytes, height: int, width: int, reference: None = None) -> CodedPicture:
         reader, index = SymbolReader(payload), self.tables((height // 4, width // 4))
         values = reconstruct(ROUNDING, reader.get_quantised(ROUNDING, index), index)
-        return self.network.planes(torch.from_numpy(values).float() / UNIT, self.level), reader.log
+        shown = self.network.planes(torch.from_numpy(values).float() / UNIT, self.level)
+        return CodedPicture(payload, reader.log, lambda: shown)
 
 
 @dataclass(frozen=True)

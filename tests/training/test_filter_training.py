@@ -13,7 +13,7 @@ import torch
 
 from vidcodec.errors import TrainingError
 from vidcodec.postfilter.checkpoint import load_filter
-from vidcodec.training.filter import FilterTrainConfig, export_filter, train_filter
+from vidcodec.training.filter import FilterTrainConfig, checkpoint, train_filter
 from vidcodec.training.filter_data import (
     FRAMES,
     KEPT,
@@ -25,7 +25,7 @@ from vidcodec.training.filter_data import (
     prepare_pairs,
     to_planes,
 )
-from vidcodec.training.run import load_run
+from vidcodec.training.run import export_weights, load_run
 
 
 @pytest.fixture(scope="module")
@@ -131,7 +131,7 @@ def test_resumed_run_equals_an_uninterrupted_one(config: FilterTrainConfig, tmp_
 def test_trained_weights_are_exported(config: FilterTrainConfig, tmp_path: Path) -> None:
     state = train_filter(config)
     run = load_run(state.parent)
-    digest = export_filter(run, tmp_path / "w.safetensors")
+    digest = export_weights(run, checkpoint(), tmp_path / "w.safetensors")
     assert run["step"] == 4
     assert load_filter(weights=tmp_path / "w.safetensors")[1] == digest
     log = [json.loads(line) for line in (state.parent / "log.jsonl").read_text().splitlines()]
@@ -149,7 +149,7 @@ def test_held_out_clips_are_not_trained_on(pairs: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        ({"profile": "huge"}, "small or base"),
+        ({"profile": "huge"}, "small, base"),
         ({"crop": 33}, "'crop'"),
         ({"steps": None}, "steps or minutes"),
         ({"lr": "fast"}, "a number"),

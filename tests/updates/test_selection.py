@@ -39,7 +39,7 @@ from vidcodec.updates.coder import (
     tensor_bits,
 )
 from vidcodec.updates.finetune import FinetuneConfig, Finetuned, Finetuner
-from vidcodec.updates.importance import Importance, factor_shapes, fingerprint, load_importance, save_importance
+from vidcodec.updates.importance import Importance, factor_shapes, find_importance, fingerprint, save_importance
 from vidcodec.updates.prior import AdaptivePrior
 from vidcodec.updates.selection import Selection, Strategy, everything, select, usual_strategy
 from vidcodec.updates.strategy import STRATEGIES
@@ -291,10 +291,10 @@ def test_selections_no_encoder_writes_are_refused(head: tuple[int, ...], model: 
 
 def test_scores_are_refused_for_other_weights(folder: Path, model: Msp, make_tiny: Callable[..., Msp]) -> None:
     path = folder / f"tiny{scores.SUFFIX}"
-    assert load_importance(path, model).pixels == 10**6
+    assert find_importance(model, folder).pixels == 10**6
     other = make_tiny(8)
     with pytest.raises(ModelMismatchError, match=r"other weights.*train importance"):
-        load_importance(path, other)
+        find_importance(other, folder)
     with pytest.raises(ModelMismatchError, match=re.escape(path.name)):
         chosen("learned:10", other, folder)
 
@@ -304,7 +304,7 @@ def test_missing_scores_are_named(model: Msp, tmp_path: Path, monkeypatch: pytes
     with pytest.raises(ModelNotFoundError, match="train importance"):
         chosen("learned", model, tmp_path)
     with pytest.raises(ModelNotFoundError):
-        load_importance(tmp_path / "none", model)
+        find_importance(model, tmp_path / "none")
 
 
 def test_updates_refuse_scores_they_were_not_made_with(folder: Path, model: Msp) -> None:
@@ -351,7 +351,7 @@ def test_damaged_score_files_give_typed_errors(damage: str, folder: Path, model:
     foreign = b"\x08\0\0\0\0\0\0\0{}      "
     path.write_bytes({"cut": path.read_bytes()[:300], "text": b"hello", "foreign": foreign}[damage])
     with pytest.raises(ModelMismatchError):
-        load_importance(path, model)
+        find_importance(model, folder)
 
 
 def test_scores_of_other_shapes_are_refused(folder: Path, model: Msp) -> None:
@@ -360,7 +360,7 @@ def test_scores_of_other_shapes_are_refused(folder: Path, model: Msp) -> None:
     path = folder / f"tiny{scores.SUFFIX}"
     save_importance(broken, path)
     with pytest.raises(ModelMismatchError, match=r"synthesis\.stem\.bias"):
-        load_importance(path, model)
+        find_importance(model, folder)
 
 
 # ----------------------------------------------------------------------------- finetuning

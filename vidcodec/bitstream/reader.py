@@ -6,7 +6,6 @@ import contextlib
 import os
 from collections.abc import Iterator
 from pathlib import Path
-from types import TracebackType
 from typing import BinaryIO
 
 from vidcodec.bitstream.fields import FieldReader
@@ -15,9 +14,10 @@ from vidcodec.bitstream.header import Header
 from vidcodec.bitstream.survey import FoundFrame, survey
 from vidcodec.bitstream.units import UnitFile
 from vidcodec.errors import CorruptBitstreamError, InputError
+from vidcodec.files import Closing
 
 
-class BitstreamReader:
+class BitstreamReader(Closing):
     """A .vdc file, checked from end to end when it is opened; frames are then read one at a time, in any order.
 
     What is given can be decoded: a frame comes only where all that it refers to is intact, back to the key frame of its
@@ -66,14 +66,6 @@ class BitstreamReader:
         self.problems = found.problems
         self.sizes = found.sizes
         self.complete = found.counted and len(found.chains) == found.frame_count and not found.missing_updates
-
-    def __enter__(self) -> BitstreamReader:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
     def close(self) -> None:
         """Closes the file, where it was opened here."""

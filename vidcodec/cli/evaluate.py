@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 CODECS = "vidcodec:adapt=none,x264:intra,x265:intra,x265:inter,svtav1:intra,svtav1:inter"
 METRICS = ("psnr_yuv", "psnr_y", "psnr_rgb", "ms_ssim_y", "ssim_y", "xpsnr_y")
-NEEDED = ("bjontegaard", "matplotlib", "skimage")
+NEEDED = ("bjontegaard", "jinja2", "matplotlib", "skimage")
 EPILOG = """\
 codecs (separated by commas, each with its options after a colon):
   x264 x265 svtav1 vp9 vvenc    :intra (every picture a key frame) or :inter, preset=WORD

@@ -6,10 +6,10 @@ import math
 import os
 import sys
 import time
-from types import TracebackType
 from typing import Any, Protocol
 
 from vidcodec.cli import console
+from vidcodec.files import Closing
 
 LINE_SECONDS = 10.0
 EVENT_SECONDS = 0.5
@@ -124,7 +124,7 @@ def clock(seconds: float) -> str:
     return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
 
 
-class Progress:
+class Progress(Closing):
     """Takes (stage, share done, figures), as the library reports; use it in a `with` statement.
 
     A stage begins when its name first comes, or its share falls back; it ends with the next.
@@ -157,11 +157,3 @@ class Progress:
             self._stage, self._share = None, 0.0
             for view in self._views:
                 view.finish()
-
-    def __enter__(self) -> Progress:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()

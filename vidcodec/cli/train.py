@@ -46,8 +46,8 @@ KEPT = "the run keeps its last saved state: go on with --resume and its folder"
 class Trainer(NamedTuple):
     """What `vidcodec train NAME` runs.
 
-    config, train, export: names in the module, of the configuration's class, of the training and of what writes a
-    run's weights, which are `exported`. mark: an entry that only the configurations of its networks have.
+    config, train: names in the module, of the configuration's class and of the training. exported: what the digest of
+    a run's weights names. mark: an entry that only the configurations of its networks have.
     """
 
     help: str
@@ -55,7 +55,6 @@ class Trainer(NamedTuple):
     module: str
     config: str
     train: str
-    export: str
     exported: str
     mark: str
 
@@ -65,19 +64,19 @@ TRAINERS = {
         "train the codec (what is trained if nothing is said)",
         "Train, or go on with a run. Progress goes to stderr and to log.jsonl in the run's folder.",
         "vidcodec.training.codec",
-        *("TrainConfig", "train", "export_codec", "decoder weights", "pass_width"),
+        *("TrainConfig", "train", "decoder weights", "pass_width"),
     ),
     "filter": Trainer(
         "train the post-filter of conventional codecs",
         "Make training pairs with x264, x265 and SVT-AV1 where there are none yet, then train, or go on with a run.",
         "vidcodec.training.filter",
-        *("FilterTrainConfig", "train_filter", "export_filter", "filter", "profile"),
+        *("FilterTrainConfig", "train_filter", "filter", "width"),
     ),
     "lossless": Trainer(
         "train the lossless mode",
         "Train the network behind `vidcodec encode --lossless`, or go on with a run.",
         "vidcodec.training.lossless",
-        *("LosslessTrainConfig", "train_lossless", "export_lossless", "lossless mode", "mixtures"),
+        *("LosslessTrainConfig", "train_lossless", "lossless mode", "mixtures"),
     ),
 }
 
@@ -257,9 +256,9 @@ def run_plot(args: argparse.Namespace) -> int:
 
 def export_run(folder: Path, output: Path) -> None:
     """Write the averaged weights of a run; raises TrainingError when it cannot be read."""
-    from vidcodec.training.run import load_run
+    from vidcodec.training.run import export_weights, load_run
 
     state = load_run(folder)
     trainer = next((t for t in TRAINERS.values() if t.mark in state["config"]), TRAINERS["codec"])
-    digest: bytes = getattr(import_module(trainer.module), trainer.export)(state, output)
+    digest = export_weights(state, import_module(trainer.module).checkpoint(), output)
     print(f"{output}: step {state['step']}, {trainer.exported} {digest.hex()}")

@@ -36,7 +36,7 @@ class Chains:
         self.job, self.candidate, self.level, self.compared = job, candidate, level, compared
         self.trade_off = job.trade_off(level)
         self.coder = cache(self._coder)
-        self.extra: bytes = self.coder(level).extra
+        self.extra: bytes = self.coder(level).chain_extra
 
     def intervals(self) -> Iterator[tuple[int, Iterator[Frame]]]:
         """All frames in stretches of `key_seconds`, each with the number of its first one: no chain crosses their ends.

@@ -46,8 +46,8 @@ def code(
     if candidate.refine != "none" and picked is None:
         return _refined(job, candidate, level, known)
     coder = candidate.family.picture_coder(level, job.format, decisions=decisions_of(job, candidate, level))
-    video = CodedVideo(candidate, level, coder.extra)
     if picked is not None:
+        video = CodedVideo(candidate, level, coder.extra)
         for i, frame in enumerate(picked):
             video.append(MeasuredFrame.of(i, frame, coder.encode(frame), candidate, level))
         return video
@@ -55,6 +55,7 @@ def code(
     stride = max(1, min(COMPARED, count // LEAST_COMPARED)) if job.codes_once else 1
     stage, name = ("coded", _digest(job, candidate), candidate.settings, level), f"code {candidate.name}"
     chains = Chains(job, candidate, level, stride) if job.in_chains else None
+    video = CodedVideo(candidate, level, chains.extra if chains else coder.extra)
 
     def make(start: int, frames: Iterable[Frame]) -> Iterator[MeasuredFrame]:
         for i, frame in enumerate(frames, start):
@@ -114,9 +115,9 @@ def _refined(job: Job, candidate: Candidate, level: RateLevel, known: CodedVideo
     steps, seed = job.plan.refine_steps, job.options.seed
     refiner = family.refiner(level, job.format, candidate.refine, decisions, steps, seed)
     plain = family.picture_coder(level, job.format, decisions=decisions_of(job, candidate, level))
-    video = CodedVideo(candidate, level, plain.extra)
     if known is None or known.level != level or not known.decodes_like(candidate):
         known = code(job, replace(candidate, refine="none"), level) if job.in_chains else None
+    video = CodedVideo(candidate, level, known.extra if known is not None else plain.extra)
     height, width = padded_size(job.format.height, job.format.width, family.multiple)
     stage = ("refined", _digest(job, candidate), candidate.settings, candidate.refine, level)
     name = f"refine {candidate.name}"

@@ -7,16 +7,18 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import lru_cache
+from itertools import chain
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from vidcodec.bitstream import BitstreamReader, FrameUnit
+from vidcodec.bitstream import BitstreamReader
 from vidcodec.codec.device import pick_device
 from vidcodec.entropy.exact import ARITHMETIC_VERSION
 from vidcodec.errors import BitstreamError, CorruptBitstreamError, UnsupportedVersionError
 from vidcodec.families import load_for_stream
 from vidcodec.families.family import Family, PictureCoder, check_symbols
+from vidcodec.files import Closing
 from vidcodec.latents.decisions import Decisions
 from vidcodec.latents.quantizer import Quantizer
 from vidcodec.latents.symbols import SymbolLog
@@ -27,7 +29,7 @@ CODERS = 4  # that are kept: of different updates, levels and quantisers
 KEPT = 2  # decoded frames whose latents are kept for those that refer to them
 
 
-class VideoDecoder:
+class VideoDecoder(Closing):
     """Random access to the frames of a .vdc file.
 
     Raises the errors of `BitstreamReader` and of loading the model. `problems` gathers a
@@ -53,12 +55,6 @@ class VideoDecoder:
         self._updated = lru_cache(maxsize=2)(self._family_of_update)
         self._left: dict[int, Any] = {}  # of the frames decoded last, by index
         self._coder = lru_cache(maxsize=CODERS)(self._coder_of)
-
-    def __enter__(self) -> VideoDecoder:
-        return self
-
-    def __exit__(self, *exc: object) -> None:
-        self.close()
 
     def close(self) -> None:
         """Let go of the file."""
@@ -99,17 +95,12 @@ class VideoDecoder:
 
         A predicted frame needs those it refers to, back to its chain's key frame, but for the last ones decoded.
         """
-        if not self.base.predicts:
-            unit, coder = self._unit(index)
-            with _naming(index):
-                frame, log = coder.decode(unit.payload, unit.pts)
-            check_symbols(log, unit.checksum, f"frame {index}")
-            return frame, log
         path = self.reader.reference_path(index)
         known = next((k for k in reversed(range(len(path) - 1)) if path[k] in self._left), -1)
         left = self._left[path[known]] if known >= 0 else None
         for i in path[known + 1 :]:
-            unit, coder = self._unit(i)
+            unit = self.reader.frame(i)
+            coder = self._coder(unit.update, unit.level, unit.quantizer)
             with _naming(i):
                 coded = coder.reconstruct(unit.payload, unit.pts, left)
             check_symbols(coded.log, unit.checksum, f"frame {i}")
@@ -118,10 +109,6 @@ class VideoDecoder:
             while len(self._left) > KEPT:
                 del self._left[next(iter(self._left))]
         return coded.show(), coded.log
-
-    def _unit(self, index: int) -> tuple[FrameUnit, Any]:
-        unit = self.reader.frame(index)
-        return unit, self._coder(unit.update, unit.level, unit.quantizer)
 
     def frames(self, start: int = 0, stop: int | None = None) -> Iterator[tuple[int, Frame, SymbolLog]]:
         """Every intact frame of a range; damaged ones add a line to `problems` and are left out."""
@@ -183,7 +170,6 @@ def decode_video(
         if first is None:
             reason = "; ".join(decoder.problems[:3]) or "it holds no frames"
             raise CorruptBitstreamError(f"no frame of {Path(source).name} can be decoded: {reason}")
-        done = 0
         with (
             TemporaryDirectory(prefix="vidcodec-") as folder,
             open_writer(output, decoder.format, overwrite=overwrite) as writer,
@@ -193,13 +179,8 @@ def decode_video(
                     writer.add_sound(sound)
                 else:
                     writer.notes.append("audio and subtitles are left out of a part of the frames")
-            index, frame, _ = first
-            while True:
+            for index, frame, _ in chain([first], frames):
                 writer.write(frame)
-                done += 1
                 if progress:
                     progress(index - start + 1, stop - start)
-                if (item := next(frames, None)) is None:
-                    break
-                index, frame, _ = item
-        return DecodeResult(done, stop - start, decoder.problems, list(writer.notes))
+        return DecodeResult(writer.frames_written, stop - start, decoder.problems, list(writer.notes))

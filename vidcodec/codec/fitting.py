@@ -11,7 +11,7 @@ import numpy as np
 from vidcodec.codec.candidates import Candidate, CodedVideo, MeasuredFrame
 from vidcodec.codec.job import Budget, Job
 from vidcodec.codec.work import network_digest, pack_frames, unpack_frames
-from vidcodec.families.family import CodedFrame, Fitter, PictureCoder
+from vidcodec.families.family import CodedFrame, Fitter
 from vidcodec.rate import RateLevel
 from vidcodec.video import Frame
 
@@ -53,8 +53,7 @@ def code_fitted(job: Job, candidate: Candidate, level: RateLevel) -> CodedVideo:
     digest, before = network_digest(candidate.family.network), None
     for i, frame in enumerate(job.footage):
         if payload := candidate.found.get(frame.pts):
-            coded = _decoded(coder, payload, frame.pts)
-            video.append(MeasuredFrame.of(i, frame, coded, candidate, level))
+            video.append(MeasuredFrame.of(i, frame, coder.reconstruct(payload, frame.pts), candidate, level))
         elif kept := job.work.load(came_from := ("frame", digest, level, i)):
             video.append(unpack_frames(kept[1])[0])
         else:
@@ -64,11 +63,6 @@ def code_fitted(job: Job, candidate: Candidate, level: RateLevel) -> CodedVideo:
         before = frame, video[i].unit.payload
         job.report(f"code {candidate.name}", (i + 1) / count, {})
     return video
-
-
-def _decoded(coder: PictureCoder, payload: bytes, pts: int) -> CodedFrame:
-    shown, log = coder.decode(payload, pts)
-    return CodedFrame(payload, log, lambda: shown)
 
 
 def _alone(

@@ -6,12 +6,12 @@ import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 import numpy as np
 
 from vidcodec.errors import InputError, NoVideoError
+from vidcodec.files import Closing
 from vidcodec.video import Frame, FrameSpool, Sampling, VideoFormat, VideoReader
 
 # (stage, share done, figures to show)
@@ -20,7 +20,7 @@ Report = Callable[[str, float, dict[str, Any]], None]
 KEPT_BYTES, LEAST_KEPT = 512_000_000, 16  # of frames on disk
 
 
-class Footage:
+class Footage(Closing):
     """The frames of a sampling: read once when it is made, then from disk where they are few, else read again.
 
     format: of all frames. sample: frames spread evenly over the video, all of them where they are few; bounded.
@@ -93,14 +93,6 @@ class Footage:
     def close(self) -> None:
         """Give the disk space back."""
         self._kept.close()
-
-    def __enter__(self) -> Footage:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
     def _keep(self, frame: Frame, free: list[int]) -> int:
         """Put a frame in a free place of the spool, or at its end; says where."""

@@ -59,7 +59,6 @@ SURPRISE_LIMIT = INPUT_LIMIT << INPUT_BITS
 MEAN_LIMIT = 1 << 27  # 128 units
 
 RANS_LOW = 1 << 31  # the coder's state stays in [2^31, 2^63)
-WORD = 0xFFFFFFFF
 SLOT = (1 << PRECISION) - 1
 TOTAL = 1 << PRECISION
 
@@ -293,21 +292,6 @@ def code_samples(
         if at > words.size:
             break
     coder[0], coder[1] = x, at
-
-
-@compiled
-def rans_encode(intervals: Array, words: Array) -> int:
-    """Codes intervals (n, 2), last to first, into the end of `words` (uint32, n + 2); returns where they begin."""
-    x, at = np.int64(RANS_LOW), words.size
-    for t in range(intervals.shape[0] - 1, -1, -1):
-        start, size = np.int64(intervals[t, 0]), np.int64(intervals[t, 1])
-        if x >= size << (63 - PRECISION):
-            at -= 1
-            words[at] = x & WORD
-            x >>= 32
-        x = (x // size << PRECISION) + x % size + start
-    words[at - 2], words[at - 1] = x & WORD, x >> 32
-    return at - 2
 
 
 @compiled

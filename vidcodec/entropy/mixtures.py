@@ -1,7 +1,6 @@
 """Bytes of samples under mixtures of logistics; the distributions are those of `vidcodec.entropy.logistics`.
 
-The bytes are those of a 64-bit rANS with 32-bit words (Duda 2013, arXiv 1311.2540; the layout of Giesen's rans64),
-here with intervals of 2^24.
+The bytes are those of `vidcodec.entropy.rans`, here with intervals of 2^24.
 """
 
 from __future__ import annotations
@@ -10,16 +9,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from vidcodec.entropy.logistics import (
-    PRECISION,
-    RANS_LOW,
-    TOTAL,
-    code_samples,
-    decode_plain,
-    logistic_tables,
-    rans_encode,
-)
-from vidcodec.errors import CorruptBitstreamError
+from vidcodec.entropy.logistics import PRECISION, TOTAL, code_samples, decode_plain, logistic_tables
+from vidcodec.entropy.rans import check_end, opened, to_bytes
 
 Array = np.ndarray
 
@@ -69,10 +60,7 @@ class MixtureEncoder:
 
     def finish(self) -> bytes:
         """The bytes of all samples."""
-        intervals = self.intervals
-        words = np.empty(len(intervals) + 2, np.uint32)
-        begin = rans_encode(intervals, words)
-        return words[begin:].astype("<u4").tobytes()
+        return to_bytes(self.intervals, PRECISION)
 
     @property
     def bits(self) -> float:
@@ -89,28 +77,18 @@ class MixtureDecoder:
 
     def __init__(self, payload: bytes) -> None:
         """Raises CorruptBitstreamError for bytes that no encoder ends with."""
-        if len(payload) % 4 or len(payload) < 8:
-            raise CorruptBitstreamError("a payload of samples ends within a word: it is cut off or damaged")
-        self._words = np.frombuffer(payload, "<u4").astype(np.uint32)
-        x = int(self._words[0]) | int(self._words[1]) << 32
-        if not RANS_LOW <= x < 1 << 63:
-            raise CorruptBitstreamError("a payload of samples begins with a state no encoder leaves: it is damaged")
-        self._coder = np.array([x, 2], np.int64)
+        self._words, self._coder = opened(payload)
 
     def get_plain(self, count: int, levels: int) -> Array:
         """The next samples, int32 (count,)."""
         values = np.zeros(count, np.int32)
         decode_plain(values, levels, self._words, self._coder)
-        self._check_end()
+        check_end(self._words, self._coder)
         return values
 
     def code(self, values: Array, mixtures: Mixtures) -> Array:
         """The next samples, shaped like `values`."""
         values = np.zeros(values.shape, np.int32)
         mixtures.code(values, True, self._words, self._coder, np.empty((0, 2), np.uint32))
-        self._check_end()
+        check_end(self._words, self._coder)
         return values
-
-    def _check_end(self) -> None:
-        if self._coder[1] > self._words.size:
-            raise CorruptBitstreamError("a payload ends before its samples: it is cut off or damaged")

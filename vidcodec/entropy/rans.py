@@ -1,4 +1,4 @@
-"""Symbols to bytes and back: rANS over numbered integer tables, numpy arrays in and out.
+"""Symbols to bytes and back: rANS, over numbered integer tables or given intervals, numpy arrays in and out.
 
 One stream for everything that is coded under tables: latents, hyper-latents, model updates. A symbol beyond its table's
 reach is the table's escape and two bytes. Reads end with the payload, whatever it holds. Importing this loads no
@@ -9,11 +9,40 @@ from __future__ import annotations
 
 import numpy as np
 
-from vidcodec.entropy.bank import BYTE
+from vidcodec.entropy.bank import BYTE, PRECISION
 from vidcodec.entropy.tables import ESCAPE_LIMIT, CodingTables, bank_tables
 from vidcodec.errors import CorruptBitstreamError
 
 STATES = range(1 << 31, 1 << 63)  # of the coder
+
+
+def to_bytes(intervals: np.ndarray, precision: int) -> bytes:
+    """A stream of intervals (n, 2) in decoding order, first and size of each, of 2^precision; uint32."""
+    from vidcodec.entropy.rans_kernels import rans_encode
+
+    words = np.empty(len(intervals) + 2, np.uint32)
+    begin = rans_encode(intervals, precision, words)
+    return words[begin:].astype("<u4").tobytes()
+
+
+def opened(payload: bytes) -> tuple[np.ndarray, np.ndarray]:
+    """A stream as compiled loops take it: words, uint32, and the coder's state and position, int64 (2,).
+
+    Raises CorruptBitstreamError for bytes that no encoder ends with.
+    """
+    if len(payload) % 4 or len(payload) < 8:
+        raise CorruptBitstreamError("a payload of symbols ends within a word: it is cut off or damaged")
+    words = np.frombuffer(payload, "<u4").astype(np.uint32)
+    x = int(words[0]) | int(words[1]) << 32
+    if x not in STATES:
+        raise CorruptBitstreamError("a payload of symbols begins with a state no encoder leaves: it is damaged")
+    return words, np.array([x, 2], np.int64)
+
+
+def check_end(words: np.ndarray, coder: np.ndarray) -> None:
+    """Raise CorruptBitstreamError where a loop has read beyond the words."""
+    if coder[1] > words.size:
+        raise CorruptBitstreamError("a payload ends before its symbols do: it is cut off or damaged")
 
 
 class RansEncoder:
@@ -56,12 +85,9 @@ class RansEncoder:
         """The bytes of all symbols; none at all for no symbols."""
         if not sum(e.size for e in self._entry):
             return b""
-        from vidcodec.entropy.rans_kernels import rans_encode
-
-        table, entry = np.concatenate(self._table), np.concatenate(self._entry)
-        words = np.empty(entry.size + 2, np.uint32)
-        begin = rans_encode(table, entry, self._tables.first, self._tables.cumulative, words)
-        return words[begin:].astype("<u4").tobytes()
+        entry = self._tables.first[np.concatenate(self._table)] + np.concatenate(self._entry)
+        start = self._tables.cumulative[entry]
+        return to_bytes(np.stack([start, self._tables.cumulative[entry + 1] - start], 1), PRECISION)
 
     def _entries(self, symbols: np.ndarray, table: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Entries of symbols in their tables, and which of them are escapes."""
@@ -86,14 +112,8 @@ class RansDecoder:
 
     def __init__(self, payload: bytes, tables: CodingTables | None = None) -> None:
         """Raises CorruptBitstreamError for bytes that no encoder ends with."""
-        if len(payload) % 4 or len(payload) == 4:
-            raise CorruptBitstreamError("a payload of symbols ends within a word: it is cut off or damaged")
         self._tables = tables or bank_tables()
-        self._words = np.frombuffer(payload, "<u4").astype(np.uint32)
-        x = int(self._words[0]) | int(self._words[1]) << 32 if len(payload) else STATES.start
-        if x not in STATES:
-            raise CorruptBitstreamError("a payload of symbols begins with a state no encoder leaves: it is damaged")
-        self._coder = np.array([x, min(2, self._words.size)], np.int64)
+        self._words, self._coder = opened(payload or STATES.start.to_bytes(8, "little"))
 
     def get(self, table: np.ndarray) -> np.ndarray:
         """The next symbols, int32, shaped like `table` (their table numbers).
@@ -148,7 +168,7 @@ class RansDecoder:
             t.reach,
             symbols,
         )
-        self._check_end()
+        check_end(self._words, self._coder)
         return symbols
 
     def _pull(self, table: np.ndarray) -> np.ndarray:
@@ -157,12 +177,8 @@ class RansDecoder:
         t = self._tables
         out = np.zeros(table.size, np.int32)
         rans_decode(self._words, self._coder, table, t.first, t.cumulative, t.buckets, out)
-        self._check_end()
+        check_end(self._words, self._coder)
         return out
-
-    def _check_end(self) -> None:
-        if self._coder[1] > self._words.size:
-            raise CorruptBitstreamError("a payload ends before its symbols do: it is cut off or damaged")
 
 
 def _numbers(table: np.ndarray, tables: CodingTables) -> np.ndarray:

@@ -1,7 +1,8 @@
 """Compiled loops of rANS over flat arrays.
 
-The stream is that of a 64-bit rANS with 32-bit words and 16-bit frequencies (Duda 2013, arXiv 1311.2540; the layout of
-Giesen's rans64). Signed arithmetic is enough: frequencies stay below 2^16, the state below 2^63.
+The stream is that of a 64-bit rANS with 32-bit words (Duda 2013, arXiv 1311.2540; the layout of Giesen's rans64).
+Signed arithmetic is enough: frequencies stay below 2^16, or the precision of the caller's intervals, the state below
+2^63. Who finds intervals otherwise than in tables decodes in a loop of his own (`vidcodec.entropy.logistics`).
 
 Tables come as in `vidcodec.entropy.tables`: `first`, `cumulative`, `buckets`, `reach`. Nothing is checked here; table
 numbers and entries have to be in range. The constants of tables stand here once more: machine code kept on disk is
@@ -28,21 +29,19 @@ SLOT = (1 << PRECISION) - 1
 
 
 @compiled
-def rans_encode(table: Array, entry: Array, first: Array, cumulative: Array, words: Array) -> int:
-    """Codes entry[t] of each table[t], last to first, into the end of `words`; returns where they begin.
+def rans_encode(intervals: Array, precision: int, words: Array) -> int:
+    """Codes intervals (n, 2) of 2^precision, first and size of each, last to first, into the end of `words`.
 
-    words: uint32, one per symbol and two more.
+    words: uint32, n + 2. Returns where they begin.
     """
     x, at = np.int64(RANS_LOW), words.size
-    for t in range(table.size - 1, -1, -1):
-        e = first[table[t]] + entry[t]
-        start = np.int64(cumulative[e])
-        frequency = np.int64(cumulative[e + 1]) - start
-        if x >= frequency << (63 - PRECISION):
+    for t in range(intervals.shape[0] - 1, -1, -1):
+        start, size = np.int64(intervals[t, 0]), np.int64(intervals[t, 1])
+        if x >= size << (63 - precision):
             at -= 1
             words[at] = x & WORD
             x >>= 32
-        x = (x // frequency << PRECISION) + x % frequency + start
+        x = (x // size << precision) + x % size + start
     words[at - 2], words[at - 1] = x & WORD, x >> 32
     return at - 2
 

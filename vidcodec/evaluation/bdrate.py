@@ -1,8 +1,8 @@
 """Bjontegaard figures (VCEG-M33): the mean distance between two rate-distortion curves.
 
 Interpolation is Akima's, by the package `bjontegaard` (Herglotz et al. 2022 and 2024 found it closest to densely
-measured curves). A figure is None, printed N/A, where it would stand on nothing: fewer than four points that rise
-(unless a caller takes fewer, which are interpolated by PCHIP), or curves that share too little of their range.
+measured curves). A figure is None, printed N/A, where it would stand on nothing: fewer than four points that rise, or
+curves that share too little of their range.
 """
 
 from __future__ import annotations
@@ -27,22 +27,15 @@ Pair = tuple[float, float]  # bits per pixel, quality
 
 @dataclass(frozen=True)
 class Bd:
-    """rate: per cent at equal quality, below zero: fewer bits. psnr: of the metric at equal rate. note: why not.
-
-    method: 'akima', 'pchip' or, without figures, ''. points: rising ones of anchor and test. shared: the parts of the
-    shorter range of quality and of log rate that both curves have.
-    """
+    """rate: per cent at equal quality, below zero: fewer bits. psnr: of the metric at equal rate. note: why not."""
 
     rate: float | None
     psnr: float | None
     note: str = ""
-    method: str = ""
-    points: tuple[int, int] = (0, 0)
-    shared: tuple[float, float] = (0.0, 0.0)
 
 
-def bd(anchor: Iterable[Pair], test: Iterable[Pair], *, min_points: int = MIN_POINTS) -> Bd:
-    """Figures of `test` against `anchor`; min_points: of a curve, two or more. Below four PCHIP interpolates."""
+def bd(anchor: Iterable[Pair], test: Iterable[Pair]) -> Bd:
+    """Figures of `test` against `anchor`."""
     sides = {name: rising(pairs) for name, pairs in (("anchor", anchor), ("test", test))}
     notes = [
         f"{name}: {left} of {len(curve) + left} points cost more for no more quality, left out"
@@ -51,10 +44,9 @@ def bd(anchor: Iterable[Pair], test: Iterable[Pair], *, min_points: int = MIN_PO
     ]
     a, t = (np.array(curve).reshape(-1, 2) for curve, _ in sides.values())
     points = len(a), len(t)
-    if short := [f"{name} has {n}" for name, n in zip(sides, points, strict=True) if n < min_points]:
-        note = f"N/A: needs {min_points} rising points, {' and '.join(short)}"
-        return Bd(None, None, "; ".join([*notes, note]), points=points)
-    method = "akima" if min(points) >= MIN_POINTS else "pchip"
+    if short := [f"{name} has {n}" for name, n in zip(sides, points, strict=True) if n < MIN_POINTS]:
+        note = f"N/A: needs {MIN_POINTS} rising points, {' and '.join(short)}"
+        return Bd(None, None, "; ".join([*notes, note]))
     shared = overlap(a[:, 1], t[:, 1]), overlap(np.log(a[:, 0]), np.log(t[:, 0]))
     package: Any = import_module("bjontegaard")
     options = {"require_matching_points": False, "min_overlap": 0}
@@ -64,9 +56,9 @@ def bd(anchor: Iterable[Pair], test: Iterable[Pair], *, min_points: int = MIN_PO
             notes.append(f"N/A at equal {what}: the curves share {100 * part:.0f} % of the shorter range")
             figures.append(None)
         else:
-            value = float(figure(a[:, 0], a[:, 1], t[:, 0], t[:, 1], method, **options))
+            value = float(figure(a[:, 0], a[:, 1], t[:, 0], t[:, 1], "akima", **options))
             figures.append(value if math.isfinite(value) else None)
-    return Bd(figures[0], figures[1], "; ".join(notes), method, points, shared)
+    return Bd(figures[0], figures[1], "; ".join(notes))
 
 
 def rising(pairs: Iterable[Pair]) -> tuple[list[Pair], int]:

@@ -26,7 +26,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 from urllib.parse import urlsplit
 
-from vidcodec.errors import FetchError, OutputError, UnreachableError
+from vidcodec.errors import FetchError, InputError, OutputError, UnreachableError
 from vidcodec.evaluation.datasets import Entry
 from vidcodec.files import file_digest, write_whole
 
@@ -138,22 +138,14 @@ def _checked_digest(path: Path, known: str | None, wrong: str, advice: str) -> s
 
 
 def _check_content(entry: Entry, path: Path, source: str, *, advice: str) -> None:
-    """Raise FetchError unless a file begins as its kind and size ask: a server may send a page instead."""
-    with path.open("rb") as file:
-        head = file.read(512)
-    found: tuple[int, int] | None = None
-    if entry.file.endswith(".y4m"):
-        line = head.partition(b"\n")[0]
-        sides = [re.search(rb" %c(\d{1,6})(?= |$)" % letter, line) for letter in b"WH"]
-        if line.startswith(b"YUV4MPEG2 ") and sides[0] and sides[1]:
-            found = int(sides[0][1]), int(sides[1][1])
-    elif entry.file.endswith(".png"):
-        if head[:8] == b"\x89PNG\r\n\x1a\n" and head[12:16] == b"IHDR":
-            found = int.from_bytes(head[16:20], "big"), int.from_bytes(head[20:24], "big")
-    else:
-        return
-    if found is None:
-        raise FetchError(f"{source} is no {Path(entry.file).suffix[1:]} file: {advice}")
+    """Raise FetchError unless a file holds pictures of the right size: a server may send a page instead."""
+    from vidcodec.video import Sampling, VideoReader  # PyAV: not needed to list
+
+    try:
+        with VideoReader(path, Sampling(fps=None)) as reader:
+            found = reader.format.width, reader.format.height
+    except InputError as error:
+        raise FetchError(f"{source} is no video or picture: {advice}") from error
     if found != (entry.width or found[0], entry.height or found[1]):
         raise FetchError(
             f"{source} holds pictures of {found[0]}x{found[1]}, not {entry.width}x{entry.height}: {advice}"

@@ -26,6 +26,7 @@ import numpy as np
 from vidcodec.codec.quality import psnr
 from vidcodec.errors import UnsupportedInputError
 from vidcodec.video import Frame, VideoFormat, yuv_to_rgb
+from vidcodec.video.encoders import picture_of
 
 PLANES = ("y", "u", "v", "rgb")
 MS_SSIM_WEIGHTS = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)  # Wang et al. 2003, table 1, fine to coarse
@@ -223,11 +224,9 @@ class Xpsnr:
         """One pair of frames."""
         if self._graph is None:
             return
-        from vidcodec.evaluation.video_rivals import to_picture
-
         for node, frame in zip(self._inputs, (a, b), strict=True):
-            picture = to_picture(frame, self._count)
-            picture.time_base = Fraction(1, 25)
+            picture = picture_of(frame, "yuv420p", self._format.width, self._format.height)
+            picture.pts, picture.time_base = self._count, Fraction(1, 25)
             node.push(picture)
         self._count += 1
         self._drain()

@@ -9,7 +9,6 @@ pictures, added up.
 
 from __future__ import annotations
 
-import re
 import shutil
 import subprocess
 from abc import abstractmethod
@@ -23,14 +22,17 @@ from typing import Any, ClassVar
 
 import av
 import av.error
+import cv2
 import numpy as np
 
 from vidcodec.errors import CodecUnavailableError, UnsupportedInputError
 from vidcodec.evaluation.codec import Codec, Encoded, Source, read_frames, shown
-from vidcodec.evaluation.video_rivals import LOSSLESS, FfmpegCodec, to_picture
+from vidcodec.evaluation.video_rivals import CODE as VIDEO_CODE
+from vidcodec.evaluation.video_rivals import LOSSLESS, FfmpegCodec
 from vidcodec.video import Frame, VideoFormat
+from vidcodec.video.encoders import picture_of
 
-CODE = ("evaluation/picture_rivals.py", "evaluation/video_rivals.py", "evaluation/codec.py")
+CODE = ("evaluation/picture_rivals.py", *VIDEO_CODE)
 
 
 class PictureRival(Codec):
@@ -171,7 +173,9 @@ class Webp(PictureRival, SampleRival, FfmpegCodec):
             encoder.height, encoder.width = frame.y.shape
             encoder.pix_fmt, encoder.time_base = "yuv420p", Fraction(1, 25)
             encoder.options = self.parameters(quality)
-            packets = [*encoder.encode(to_picture(frame, 0)), *encoder.encode(None)]
+            picture = picture_of(frame, "yuv420p", encoder.width, encoder.height)
+            picture.pts = 0
+            packets = [*encoder.encode(picture), *encoder.encode(None)]
         except (av.error.FFmpegError, ValueError) as error:
             size = f"{frame.y.shape[1]}x{frame.y.shape[0]}"
             raise UnsupportedInputError(f"{self.label} cannot code {size} at quality {quality}: {error}") from error
@@ -258,14 +262,19 @@ class JpegXl(SampleRival):
     def write_samples(self, samples: np.ndarray, depth: int, path: Path) -> None:
         raw = path.with_suffix(".ppm" if samples.ndim == 3 else ".pgm")
         stretched = samples if depth == 8 else _rescaled(samples, (1 << depth) - 1, 65535)
-        _write_netpbm(stretched, raw)
+        cv2.imwrite(str(raw), stretched[..., ::-1] if samples.ndim == 3 else stretched)
         self._run(self.command(raw, path, depth), path)
         raw.unlink()
 
     def read_samples(self, path: Path, depth: int, channels: int) -> np.ndarray:
         raw = path.with_suffix(".decoded.ppm" if channels == 3 else ".decoded.pgm")
         self._run(["djxl", str(path), str(raw), "--num_threads=1", f"--bits_per_sample={8 if depth == 8 else 16}"], raw)
-        samples = _read_netpbm(raw)
+        samples = cv2.imread(str(raw), cv2.IMREAD_UNCHANGED)
+        if samples is None:
+            raise UnsupportedInputError(
+                f"{self.label}: {raw.name} is no Netpbm picture: another version of the decoder?"
+            )
+        samples = samples[..., ::-1] if channels == 3 else samples
         raw.unlink()
         return samples if depth == 8 else _rescaled(samples, 65535, (1 << depth) - 1)
 
@@ -293,22 +302,3 @@ def _read_with_pillow(path: Path) -> np.ndarray:
 def _rescaled(samples: np.ndarray, peak: int, wanted: int) -> np.ndarray:
     """Samples of 0 .. peak spread over 0 .. wanted, and back."""
     return ((samples.astype(np.uint32) * wanted + peak // 2) // peak).astype(np.uint16)
-
-
-def _write_netpbm(samples: np.ndarray, path: Path) -> None:
-    """Binary grey or R'G'B' of 8 bits, or of 16 with the higher byte first."""
-    kind, peak = "P6" if samples.ndim == 3 else "P5", np.iinfo(samples.dtype).max
-    head = f"{kind}\n{samples.shape[1]} {samples.shape[0]}\n{peak}\n"
-    path.write_bytes(head.encode() + samples.astype(samples.dtype.newbyteorder(">")).tobytes())
-
-
-def _read_netpbm(path: Path) -> np.ndarray:
-    """What `_write_netpbm` writes: (H, W) or (H, W, 3), uint8 or uint16."""
-    content = path.read_bytes()
-    head = re.match(rb"P([56])\s(\d+)\s(\d+)\s(\d+)\s", content)
-    if head is None:
-        raise UnsupportedInputError(f"{path.name} is no binary Netpbm picture: another version of the decoder?")
-    kind, width, height, peak = (int(word) for word in head.groups())
-    dtype = np.dtype(np.uint8 if peak < 256 else ">u2")
-    samples = np.frombuffer(content, dtype, offset=head.end()).astype(dtype.newbyteorder("="))
-    return samples.reshape((height, width) if kind == 5 else (height, width, 3))

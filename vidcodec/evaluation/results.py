@@ -230,17 +230,8 @@ class Results:
         if found.get("version") != VERSION:
             raise InputError(f"results of version {found.get('version')}: this vidcodec reads version {VERSION}")
         try:
-            return cls(
-                provenance=_read(Provenance, found["provenance"]),
-                sampling=found["sampling"],
-                anchor=found["anchor"],
-                clips=[_read(ClipInfo, d) for d in found["clips"]],
-                codecs=[_read(CodecInfo, d) for d in found["codecs"]],
-                points=[_read(Point, d) for d in found["points"]],
-                comparisons=[_read(Comparison, d) for d in found["comparisons"]],
-                failures=[_read(Failure, d) for d in found["failures"]],
-                notes=found.get("notes", []),
-            )
+            parts = {name: [_read(kind, d) for d in found[name]] for name, kind in _PARTS.items()}
+            return _read(cls, {**found, "provenance": _read(Provenance, found["provenance"]), **parts})
         except (KeyError, TypeError) as error:
             raise InputError(f"results without what they need ({error})") from error
 
@@ -263,23 +254,19 @@ class Results:
         write_whole(folder / RESULTS_CSV, self.to_csv())
 
 
+_PARTS: dict[str, type[Any]] = {
+    "clips": ClipInfo,
+    "codecs": CodecInfo,
+    "points": Point,
+    "comparisons": Comparison,
+    "failures": Failure,
+}
 CSV_CLIP = ("name", "width", "height", "frames", "fps")
 CSV_POINT = (
     *("codec", "rate_point", "bytes", "file_bytes", "bpp", "encode_seconds", "decode_seconds", "threads"),
     *("encode_memory", "decode_memory", "key"),
 )
 CSV_DETAILS = ("update_bytes", "y_bytes", "z_bytes", "rest_bytes")
-
-
-def load_results(path: Path) -> Results:
-    """The results in a folder, or in a results.json. Raises InputError where there are none."""
-    file = path / RESULTS_JSON if path.is_dir() else path
-    try:
-        return Results.from_json(file.read_text())
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{file} cannot be read: give the folder of a vidcodec evaluate --out") from error
-    except InputError as error:
-        raise InputError(f"{file}: {error}") from error
 
 
 def read_point(text: str) -> Point:

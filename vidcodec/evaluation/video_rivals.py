@@ -13,7 +13,7 @@ import os
 import shutil
 import subprocess
 from abc import abstractmethod
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -21,17 +21,17 @@ from typing import Any, ClassVar
 
 import av
 import av.error
-import numpy as np
 
 from vidcodec.errors import CodecUnavailableError, UnsupportedInputError
 from vidcodec.evaluation.codec import Codec, Encoded, Source, padded, read_frames, shown
 from vidcodec.video import Frame, VideoFormat, open_writer
+from vidcodec.video.encoders import picture_of, pixel_format
 from vidcodec.video.vvenc import ffmpeg_with_vvenc
 
 INTRA, INTER = "intra", "inter"
 LOSSLESS = "lossless"
 FULL_RANGE = 2  # AVColorRange
-CODE = ("evaluation/video_rivals.py", "evaluation/codec.py")
+CODE = ("evaluation/video_rivals.py", "evaluation/codec.py", "video/encoders.py")
 ONE_KEY_FRAME = 1 << 20  # frames between two key frames: more than any clip has
 
 
@@ -81,7 +81,9 @@ class FfmpegCodec(Codec):
                         container.mux(packet)
 
                 for number, frame in enumerate(source.frames()):
-                    write(to_picture(padded(frame, even) if even > 1 else frame, number, pixels))
+                    picture = picture_of(frame, pixels, width, height)
+                    picture.pts = number
+                    write(picture)
                 write(None)
                 headers = len(context.extradata or b"")
         except (av.error.FFmpegError, ValueError) as error:
@@ -117,27 +119,8 @@ class PyavRival(FfmpegCodec, VideoRival):
 
     def encode(self, source: Source, rate_point: float, folder: Path) -> Encoded:
         options, at = self.parameters(int(rate_point)), f" at {self.rate_name} {rate_point:g}, preset {self.preset}"
-        pixels, path = planes_of(source.format), folder / "coded.mkv"
-        return self.mux(source, path, options, intra=self.mode != INTER, pixels=pixels, at=at)
-
-
-def planes_of(format: VideoFormat) -> str:
-    """FFmpeg's name of planes that hold frames of a format as they are."""
-    return ("gbrp" if format.rgb else "yuv420p") + ("10le" if format.bit_depth == 10 else "")
-
-
-def to_picture(frame: Frame, number: int, pixels: str = "yuv420p") -> av.VideoFrame:
-    """A frame for FFmpeg's encoders, its `pts` the number."""
-    height, width = frame.y.shape
-    picture = av.VideoFrame(width, height, pixels)
-    picture.pts = number
-    planes: Iterable[np.ndarray] = (frame.y, *frame.uv)
-    if pixels == "bgr0":
-        planes = [np.stack([frame.uv[0], frame.y, frame.uv[1], np.zeros_like(frame.y)], 2).reshape(height, -1)]
-    for plane, samples in zip(picture.planes, planes, strict=True):
-        rows = np.frombuffer(plane, np.uint8).reshape(plane.height, -1).view(samples.dtype)  # type: ignore[call-overload]
-        rows[:, : samples.shape[1]] = samples
-    return picture
+        pixels = "gbrp" if source.format.rgb and source.format.bit_depth == 8 else pixel_format(source.format)
+        return self.mux(source, folder / "coded.mkv", options, intra=self.mode != INTER, pixels=pixels, at=at)
 
 
 @dataclass(frozen=True)
@@ -245,10 +228,9 @@ class Ffv1(FfmpegCodec):
 
     def encode(self, source: Source, rate_point: float, folder: Path) -> Encoded:
         f, tries = source.format, []
-        pixels = "bgr0" if f.rgb and f.bit_depth == 8 else planes_of(f)
         for context in (0, 1):
             path = folder / f"context-{context}.mkv"
-            tries.append(self.mux(source, path, self.parameters(f, context), intra=True, pixels=pixels, at=""))
+            tries.append(self.mux(source, path, self.parameters(f, context), intra=True, pixels=pixel_format(f), at=""))
         best, other = sorted(tries, key=lambda e: e.rate_bytes)
         other.files[0].unlink()
         return best

@@ -13,7 +13,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, ClassVar, NamedTuple, Protocol, Self
+from typing import Any, ClassVar, NamedTuple, Protocol, Self, TypeVar
 
 import numpy as np
 import torch
@@ -31,6 +31,8 @@ from vidcodec.rate import RateLevel, TradeOff
 from vidcodec.updates.coder import decode_update
 from vidcodec.updates.objective import Crops, Objective
 from vidcodec.video import ColourTags, Frame, VideoFormat
+
+Network = TypeVar("Network", bound=nn.Module)
 
 # ----------------------------------------------------------------------------- pictures
 
@@ -55,8 +57,11 @@ class PictureCoder(Protocol):
 
     def encode(self, frame: Frame) -> CodedFrame: ...
 
-    def decode(self, payload: bytes, pts: int) -> tuple[Frame, SymbolLog]:
-        """The caller checks the log's crc. Raises CorruptBitstreamError for a payload that ends too early."""
+    def reconstruct(self, payload: bytes, pts: int, reference: Any = None) -> CodedFrame:
+        """What `encode` coded, or with the same reference `encode_after`, with what it leaves to others.
+
+        The caller checks the log's crc. Raises CorruptBitstreamError for a payload that ends too early.
+        """
         ...
 
 
@@ -78,19 +83,20 @@ class PlaneCoder(ABC):
 
     extra: bytes = b""
 
+    @property
+    def chain_extra(self) -> bytes:
+        """What the header carries where pictures refer to others."""
+        return self.extra
+
     @abstractmethod
     def encode(self, planes: Tensor) -> CodedPicture: ...
 
     @abstractmethod
-    def decode(self, payload: bytes, height: int, width: int) -> tuple[Tensor, SymbolLog]:
-        """Planes of a padded picture of this size."""
+    def reconstruct(self, payload: bytes, height: int, width: int, reference: Any = None) -> CodedPicture:
+        """What `encode` coded of a padded picture of this size, or with the same reference `encode_after`."""
 
     def encode_after(self, planes: Tensor, reference: Any) -> list[CodedPicture]:
         """Ways of coding a picture with what another one left (None: by itself): predicted, by itself, or both."""
-        raise NotImplementedError(f"{type(self).__name__} predicts no pictures")
-
-    def reconstruct(self, payload: bytes, height: int, width: int, reference: Any = None) -> CodedPicture:
-        """What `encode` coded, or with the same reference `encode_after`, with what it leaves to others."""
         raise NotImplementedError(f"{type(self).__name__} predicts no pictures")
 
 
@@ -106,6 +112,11 @@ class FrameCoder:
     def extra(self) -> bytes:
         return self.planes.extra
 
+    @property
+    def chain_extra(self) -> bytes:
+        """As `PlaneCoder.chain_extra`."""
+        return self.planes.chain_extra
+
     def encode(self, frame: Frame) -> CodedFrame:
         return self.coded(frame.pts, self.planes.encode(self._planes(frame)))
 
@@ -114,7 +125,6 @@ class FrameCoder:
         return [self.coded(frame.pts, way) for way in self.planes.encode_after(self._planes(frame), reference)]
 
     def reconstruct(self, payload: bytes, pts: int, reference: Any = None) -> CodedFrame:
-        """What `encode` coded, or with the same reference `encode_after`, with what it leaves to others."""
         size = padded_size(self.video.height, self.video.width, self.multiple)
         return self.coded(pts, self.planes.reconstruct(payload, *size, reference))
 
@@ -128,11 +138,6 @@ class FrameCoder:
 
     def _planes(self, frame: Frame) -> Tensor:
         return frame_to_planes(frame, self.video.bit_depth, self.multiple)
-
-    def decode(self, payload: bytes, pts: int) -> tuple[Frame, SymbolLog]:
-        size = padded_size(self.video.height, self.video.width, self.multiple)
-        planes, log = self.planes.decode(payload, *size)
-        return planes_to_frame(planes, self.video, pts), log
 
 
 class Refiner(Protocol):
@@ -193,7 +198,7 @@ class Family(ABC):
     folder: Path | None = None
 
     lossless: ClassVar[bool] = False
-    predicts: ClassVar[bool] = False  # its coder has `encode_after` and `reconstruct`
+    predicts: ClassVar[bool] = False  # its coder has `encode_after`
     fitted: ClassVar[bool] = False  # symbols are found by a `fitter`, not by an analysis
     multiple: ClassVar[int] = 16  # of both sides of the pictures it takes, in luma samples
     quantizers: ClassVar[tuple[str, ...]] = ("uniform",)  # that `search_settings` knows, of `presets.QUANTIZERS`
@@ -211,11 +216,7 @@ class Family(ABC):
 
     def updated(self, payload: bytes) -> Self:
         """With a model update from a stream applied (to a copy)."""
-        if not payload:
-            return self
-        network = copy.deepcopy(self.network)
-        decode_update(payload, network, self.folder).apply(network)
-        return self.with_network(network)
+        return self.with_network(updated(self.network, payload, self.folder)) if payload else self
 
     # ------------------------------------------------------------------------- streams
 
@@ -319,6 +320,18 @@ class Family(ABC):
     def refining_methods(self, refine: str) -> Sequence[str]:
         """What `decisions` is to be asked for before `refiner`."""
         return (refine,)
+
+
+def updated(base: Network, payload: bytes, folder: Path | None = None) -> Network:
+    """A copy of a network with a coded update, itself without one; folder: where importance scores may lie.
+
+    Raises CorruptBitstreamError, and ModelError without the importance scores that the update goes by.
+    """
+    if not payload:
+        return base
+    network = copy.deepcopy(base)
+    decode_update(payload, network, folder).apply(network)
+    return network
 
 
 def check_symbols(log: SymbolLog, expected: int, what: str) -> None:

@@ -18,6 +18,20 @@ def padded_size(height: int, width: int, multiple: int) -> tuple[int, int]:
     return -(-height // multiple) * multiple, -(-width // multiple) * multiple
 
 
+def pack(y: np.ndarray, uv: np.ndarray) -> np.ndarray:
+    """Luma (H, W) and chroma (2, ceil(H/2), ceil(W/2)) to planes (6, ceil(H/2), ceil(W/2))."""
+    y = np.pad(y, ((0, y.shape[0] % 2), (0, y.shape[1] % 2)), mode="edge")
+    return np.stack([y[i::2, j::2] for i in (0, 1) for j in (0, 1)] + [uv[0], uv[1]])
+
+
+def unpack(planes: np.ndarray, height: int, width: int) -> tuple[np.ndarray, np.ndarray]:
+    """The inverse of `pack`, cropped to a luma size."""
+    y = np.empty((2 * planes.shape[1], 2 * planes.shape[2]), planes.dtype)
+    for k, (i, j) in enumerate((i, j) for i in (0, 1) for j in (0, 1)):
+        y[i::2, j::2] = planes[k]
+    return y[:height, :width], planes[4:, : -(-height // 2), : -(-width // 2)]
+
+
 def frame_to_planes(frame: Frame, bit_depth: int, multiple: int) -> Tensor:
     """Planes of one frame, padded."""
     height, width = frame.y.shape
@@ -25,8 +39,7 @@ def frame_to_planes(frame: Frame, bit_depth: int, multiple: int) -> Tensor:
     y = np.pad(frame.y, ((0, h - height), (0, w - width)), mode="edge")
     ch, cw = frame.uv.shape[1:]
     uv = np.pad(frame.uv, ((0, 0), (0, h // 2 - ch), (0, w // 2 - cw)), mode="edge")
-    phases = [y[i::2, j::2] for i in (0, 1) for j in (0, 1)]
-    x = torch.from_numpy(np.stack([*phases, uv[0], uv[1]]).astype(np.float32))
+    x = torch.from_numpy(pack(y, uv).astype(np.float32))
     return (x / float((1 << bit_depth) - 1) - 0.5)[None]
 
 
@@ -34,13 +47,8 @@ def planes_to_frame(planes: Tensor, video: VideoFormat, pts: int) -> Frame:
     """The frame a decoder shows: cropped, rounded to the video's bit depth."""
     top = (1 << video.bit_depth) - 1
     codes = ((planes[0].cpu() + 0.5) * top).round().clamp(0, top).numpy()
-    codes = codes.astype(np.uint8 if video.bit_depth == 8 else np.uint16)
-    _, h2, w2 = codes.shape
-    y = np.empty((2 * h2, 2 * w2), codes.dtype)
-    for p, (i, j) in enumerate((i, j) for i in (0, 1) for j in (0, 1)):
-        y[i::2, j::2] = codes[p]
-    ch, cw = -(-video.height // 2), -(-video.width // 2)
-    return Frame(y[: video.height, : video.width].copy(), codes[4:, :ch, :cw].copy(), pts)
+    y, uv = unpack(codes.astype(video.dtype), video.height, video.width)
+    return Frame(y.copy(), uv.copy(), pts)
 
 
 def plane_errors(a: Frame, b: Frame) -> np.ndarray:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from fractions import Fraction
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -117,15 +118,21 @@ def filter_decode(
     )
 
 
+def _begun(source: Path, pictures: Iterator[av.VideoFrame]) -> tuple[av.VideoFrame, Iterator[av.VideoFrame]]:
+    """The first picture, and all of them. Raises InputError without any."""
+    first = next(pictures, None)
+    if first is None:
+        raise InputError(f"{source}: no picture could be decoded: the file is damaged")
+    return first, chain([first], pictures)
+
+
 def _write_container(
     filtered: FilteredVideo, pictures: Iterator[av.VideoFrame], output: Path, notes: list[str]
 ) -> None:
     source = filtered.video.path
     codec, settings = WRITERS[output.suffix.lower()]
     with Output(output) as out:
-        first = next(pictures, None)
-        if first is None:
-            raise InputError(f"{source}: no picture could be decoded: the file is damaged")
+        first, pictures = _begun(source, pictures)
         stream: Any = out.container.add_stream(codec, rate=filtered.video.rate or 25, options=dict(settings))
         context = stream.codec_context
         context.width, context.height, context.pix_fmt = first.width, first.height, first.format.name
@@ -136,13 +143,11 @@ def _write_container(
             stream.set_display_rotation(first.rotation)
         passed = Passed(source, out.container, notes)
         try:
-            picture: av.VideoFrame | None = first
-            while picture is not None:
+            for picture in pictures:
                 passed.until((picture.pts or 0) * filtered.video.time_base)
                 picture.pict_type = 0  # the encoder decides anew  # type: ignore[assignment]
                 with Reporting(output):
                     out.container.mux(stream.encode(picture))
-                picture = next(pictures, None)
             with Reporting(output):
                 out.container.mux(stream.encode(None))
             passed.until(None)
@@ -151,9 +156,7 @@ def _write_container(
 
 
 def _write_y4m(filtered: FilteredVideo, pictures: Iterator[av.VideoFrame], output: Path, notes: list[str]) -> None:
-    first = next(pictures, None)
-    if first is None:
-        raise InputError(f"{filtered.video.path}: no picture could be decoded: the file is damaged")
+    first, pictures = _begun(filtered.video.path, pictures)
     rate = filtered.video.rate
     format = VideoFormat(
         first.width,
@@ -164,9 +167,7 @@ def _write_y4m(filtered: FilteredVideo, pictures: Iterator[av.VideoFrame], outpu
         frame_rate=Fraction(rate) if rate else None,
     )
     with open_writer(output, format) as writer:
-        picture: av.VideoFrame | None = first
-        while picture is not None:
+        for picture in pictures:
             y, uv = unpack(to_planes(picture), picture.height, picture.width)
             writer.write(Frame(y, uv, picture.pts or 0))
-            picture = next(pictures, None)
         notes += writer.notes

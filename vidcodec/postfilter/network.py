@@ -101,11 +101,6 @@ class Filter(nn.Module):
             x = block(x)
         return planes + UNIT * self.tail(F.relu(x)).float()  # (B, 6, h, w)
 
-    @property
-    def macs_per_pixel(self) -> float:
-        """Multiplications per luma sample."""
-        return sum(p.numel() for n, p in self.named_parameters() if n.endswith("weight")) / 4
-
 
 def freeze_multipliers(network: Filter) -> None:
     """Keep the multipliers at 1 and out of training: base weights say the same without them."""

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from vidcodec.errors import UnsupportedInputError
+from vidcodec.families.planes import pack, unpack
 from vidcodec.postfilter.network import Filter
 
 DEPTHS = {"yuv420p": 8, "yuvj420p": 8, "yuv420p10le": 10}
@@ -33,20 +34,6 @@ def _rows(picture: av.VideoFrame, index: int) -> np.ndarray:
     rows = np.frombuffer(plane, np.uint8).reshape(-1, plane.line_size)  # type: ignore[call-overload]
     samples = rows if depth == 8 else rows.view("<u2")
     return samples[: plane.height, : plane.width]
-
-
-def pack(y: np.ndarray, uv: np.ndarray) -> np.ndarray:
-    """Luma (H, W) and chroma (2, ceil(H/2), ceil(W/2)) to planes (6, ceil(H/2), ceil(W/2))."""
-    y = np.pad(y, ((0, y.shape[0] % 2), (0, y.shape[1] % 2)), mode="edge")
-    return np.stack([y[i::2, j::2] for i in (0, 1) for j in (0, 1)] + [uv[0], uv[1]])
-
-
-def unpack(planes: np.ndarray, height: int, width: int) -> tuple[np.ndarray, np.ndarray]:
-    """The inverse of `pack`."""
-    y = np.empty((2 * planes.shape[1], 2 * planes.shape[2]), planes.dtype)
-    for k, (i, j) in enumerate((i, j) for i in (0, 1) for j in (0, 1)):
-        y[i::2, j::2] = planes[k]
-    return y[:height, :width], planes[4:]
 
 
 def to_planes(picture: av.VideoFrame) -> np.ndarray:

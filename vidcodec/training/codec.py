@@ -16,7 +16,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 import torch
@@ -27,8 +27,11 @@ from vidcodec.errors import TrainingError
 from vidcodec.families.msp.network import PROFILES, Msp, MspConfig, MspOutput
 from vidcodec.rate import weighted_mse
 from vidcodec.training.data import Planes, batches, load_pictures, planes_to_tensor
-from vidcodec.training.run import PictureRunConfig, Run, averaged, described, learning_rate, uninterrupted
+from vidcodec.training.run import PictureRunConfig, Run, described, learning_rate, uninterrupted
 from vidcodec.training.workers import Workers
+
+if TYPE_CHECKING:
+    from vidcodec.checkpoint import Format
 
 __all__ = ["TrainConfig", "Workers", "learning_rate", "rd_loss", "split_pictures", "train", "uninterrupted"]
 
@@ -63,15 +66,11 @@ class TrainConfig(PictureRunConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.profile not in PROFILES:
-            raise TrainingError(f"'profile' must be one of {', '.join(PROFILES)}, not {self.profile!r}")
+        self.check_choices(profile=PROFILES, quantizer=QUANTIZERS, trains=TRAINS)
         if self.crop < 64 or self.crop % 16:
             raise TrainingError(f"'crop' must be a multiple of 16 from 64 on, not {self.crop}")
         if not 0 <= self.middle <= 1:
             raise TrainingError(f"'middle' must be from 0 to 1, not {self.middle!r}")
-        for name, known in (("quantizer", QUANTIZERS), ("trains", TRAINS)):
-            if getattr(self, name) not in known:
-                raise TrainingError(f"'{name}' must be one of {', '.join(known)}, not {getattr(self, name)!r}")
 
 
 def draw_levels(rng: np.random.Generator, count: int, levels: int, middle: float) -> np.ndarray:
@@ -143,11 +142,11 @@ def build_model(profile: str, changes: dict) -> Msp:
     return described(lambda: Msp(MspConfig.from_dict({**PROFILES[profile].to_dict(), **changes})))
 
 
-def load_checkpoint(path: Path) -> Msp:
-    """The network in a .safetensors file."""
-    from vidcodec.families.msp.checkpoint import load_model  # safetensors: not needed to train
+def checkpoint() -> Format[Msp]:
+    """What this network's weights are kept in."""
+    from vidcodec.families.msp.checkpoint import MSP  # safetensors: not needed to train
 
-    return load_model(weights=path)[0]
+    return MSP
 
 
 def split_pictures(pictures: list[Picture], holdout: int) -> tuple[list[Picture], list[Picture]]:
@@ -195,7 +194,7 @@ def train(c: TrainConfig, *, resume: bool = False) -> Path:
                 p.requires_grad_(is_sent(model, name))
         return model, model.config.to_dict()
 
-    run = Run(c, build, load_checkpoint, device=c.device, resume=resume)
+    run = Run(c, build, checkpoint, device=c.device, resume=resume)
     model, device = run.network, run.device
     held, kept = split_pictures(load_pictures(Path(c.data), progress=run.workers.first), c.holdout)
     if run.fresh:
@@ -226,14 +225,3 @@ def train(c: TrainConfig, *, resume: bool = False) -> Path:
                 bpp = f"bpp {shown['bpp']:.3f} (z {shown['z_bpp']:.4f})"
                 run.tell(step, f"loss {loss.item():.3f}  {bpp}  |g| {norm:.2f}")
     return run.state_path
-
-
-def export_codec(state: dict[str, Any], output: Path) -> bytes:
-    """Write the averaged weights of a run's state as a checkpoint; returns the decoder's digest.
-
-    Raises TrainingError when the state is not one of this network.
-    """
-    from vidcodec.families.msp.checkpoint import save_model  # safetensors: not needed to train
-
-    model = averaged(state, lambda config: Msp(MspConfig.from_dict(config)))
-    return save_model(model, output, note=f"step {state['step']}")

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -19,7 +19,10 @@ from vidcodec.errors import TrainingError
 from vidcodec.postfilter.network import PROFILES, Filter, freeze_multipliers
 from vidcodec.rate import plane_mse
 from vidcodec.training.filter_data import Pairs, prepare_pairs
-from vidcodec.training.run import Run, RunConfig, averaged
+from vidcodec.training.run import Run, RunConfig
+
+if TYPE_CHECKING:
+    from vidcodec.checkpoint import Format
 
 # In the loss and the reported figure: the usual 6:1:1.
 PSNR_WEIGHTS = (0.75, 0.125, 0.125)
@@ -50,8 +53,7 @@ class FilterTrainConfig(RunConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.profile not in PROFILES:
-            raise TrainingError(f"'profile' must be {' or '.join(PROFILES)}, not {self.profile!r}")
+        self.check_choices(profile=PROFILES)
         if not 32 <= self.crop <= 256 or self.crop % 2:
             raise TrainingError(f"'crop' must be an even number from 32 to 256, not {self.crop}")
         self.check_above_zero("clips")
@@ -79,11 +81,11 @@ def validate(network: Filter, checks: list[tuple[Tensor, Tensor, Tensor]]) -> di
     return {k: round(v, 4) for k, v in {**out, "gain_y_high_qp": float(gain[high, 0].mean())}.items()}
 
 
-def load_checkpoint(path: Path) -> Filter:
-    """The filter in a .safetensors file."""
-    from vidcodec.postfilter.checkpoint import load_filter  # safetensors: not needed to train
+def checkpoint() -> Format[Filter]:
+    """What this network's weights are kept in."""
+    from vidcodec.postfilter.checkpoint import FILTER  # safetensors: not needed to train
 
-    return load_filter(weights=path)[0]
+    return FILTER
 
 
 def train_filter(c: FilterTrainConfig, *, resume: bool = False) -> Path:
@@ -96,9 +98,9 @@ def train_filter(c: FilterTrainConfig, *, resume: bool = False) -> Path:
     def build() -> tuple[Filter, dict[str, Any]]:
         network = Filter(PROFILES[c.profile])
         freeze_multipliers(network)
-        return network, {"profile": c.profile, **network.config.to_dict()}
+        return network, network.config.to_dict()
 
-    run = Run(c, build, load_checkpoint, resume=resume)
+    run = Run(c, build, checkpoint, resume=resume)
     prepare_pairs(Path(c.data), Path(c.pairs), c.clips, seed=c.seed)
     pairs = Pairs(Path(c.pairs))
     checks = pairs.checks()
@@ -115,14 +117,3 @@ def train_filter(c: FilterTrainConfig, *, resume: bool = False) -> Path:
             if step % 100 == 0:
                 run.tell(step, f"gain {-shown:+.3f} dB  |g| {norm:.2f}")
     return run.state_path
-
-
-def export_filter(state: dict[str, Any], output: Path) -> bytes:
-    """Write the averaged weights of a run's state as a checkpoint; returns the digest.
-
-    Raises TrainingError when the state is not one of a filter.
-    """
-    from vidcodec.postfilter.checkpoint import save_filter  # safetensors: not needed to train
-
-    network = averaged(state, lambda config: Filter(PROFILES[config["profile"]]))
-    return save_filter(network, output, note=f"step {state['step']}")

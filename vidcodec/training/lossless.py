@@ -15,7 +15,7 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import cv2
 import numpy as np
@@ -27,7 +27,10 @@ from vidcodec.families.lossless.network import Lossless, LosslessConfig
 from vidcodec.families.lossless.planes import PlaneBatch, rgb_to_ycocg
 from vidcodec.training.codec import split_pictures
 from vidcodec.training.data import coded_before, read_pictures, synthetic_crop
-from vidcodec.training.run import PictureRunConfig, Run, averaged, described
+from vidcodec.training.run import PictureRunConfig, Run, described
+
+if TYPE_CHECKING:
+    from vidcodec.checkpoint import Format
 
 CHECK_SIDE = 256
 TEN_BIT_SHARE = 0.15
@@ -229,22 +232,11 @@ def said(figures: dict[str, Any]) -> str:
 # ------------------------------------------------------------------------ the training
 
 
-def load_checkpoint(path: Path) -> Lossless:
-    """The network in a .safetensors file."""
-    from vidcodec.families.lossless.checkpoint import load_lossless  # safetensors: not needed to train
+def checkpoint() -> Format[Lossless]:
+    """What this network's weights are kept in."""
+    from vidcodec.families.lossless.checkpoint import LOSSLESS  # safetensors: not needed to train
 
-    return load_lossless(path)[0]
-
-
-def export_lossless(state: dict[str, Any], output: Path) -> bytes:
-    """Write the averaged weights of a run's state as a checkpoint; returns its digest.
-
-    Raises TrainingError when the state is not one of this network.
-    """
-    from vidcodec.families.lossless.checkpoint import save_lossless  # safetensors: not needed to train
-
-    model = averaged(state, lambda config: Lossless(LosslessConfig.from_dict(config)))
-    return save_lossless(model, output, note=f"step {state['step']}")
+    return LOSSLESS
 
 
 def train_lossless(c: LosslessTrainConfig, *, resume: bool = False) -> Path:
@@ -258,7 +250,7 @@ def train_lossless(c: LosslessTrainConfig, *, resume: bool = False) -> Path:
         model = described(lambda: Lossless(LosslessConfig.from_dict({**LosslessConfig().to_dict(), **c.model})))
         return model, model.config.to_dict()
 
-    run = Run(c, build, load_checkpoint, device=c.device, resume=resume)
+    run = Run(c, build, checkpoint, device=c.device, resume=resume)
     held, kept = split_pictures(load_photographs(Path(c.data), progress=run.workers.first), c.holdout)
     checks = [b.to(run.device) for b in check_batches(held or kept[:8])]
     source = batches(kept, seed=c.seed, start=run.done, batch=c.batch, crop=c.crop, worker=run.workers.rank)

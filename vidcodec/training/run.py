@@ -2,7 +2,7 @@
 
 A trainer derives its configuration from `RunConfig` and keeps its loop in sight:
 
-    run = Run(c, build, load_checkpoint, resume=resume)
+    run = Run(c, build, checkpoint, resume=resume)
     data = ...
     with run.recorded(lambda network: validate(network, checks)):
         for step, *batch in run.paced(batches(seed=c.seed, start=run.done, ...)):
@@ -25,11 +25,11 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
-from typing import Any, ClassVar, Generic, Self, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, Self, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -38,6 +38,9 @@ from vidcodec.denormals import flushed_denormals
 from vidcodec.errors import TrainingError, first_line
 from vidcodec.files import replacing, write_whole
 from vidcodec.training.workers import Workers
+
+if TYPE_CHECKING:
+    from vidcodec.checkpoint import Format
 
 Network = TypeVar("Network", bound=nn.Module)
 Item = TypeVar("Item")
@@ -112,6 +115,12 @@ class RunConfig:
             if not getattr(self, name) >= 0:
                 raise TrainingError(f"'{name}' must not be negative, not {getattr(self, name)!r}")
 
+    def check_choices(self, **known: Collection[str]) -> None:
+        """Raise TrainingError for an entry that is none of those known."""
+        for name, choices in known.items():
+            if getattr(self, name) not in choices:
+                raise TrainingError(f"'{name}' must be one of {', '.join(choices)}, not {getattr(self, name)!r}")
+
     @classmethod
     def from_file(cls, path: Path) -> Self:
         """The configuration in a JSON file; raises TrainingError when it holds none."""
@@ -146,8 +155,7 @@ class PictureRunConfig(RunConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.device not in ("auto", "cpu", "cuda"):
-            raise TrainingError(f"'device' must be auto, cpu or cuda, not {self.device!r}")
+        self.check_choices(device=("auto", "cpu", "cuda"))
         self.check_not_negative("holdout")
 
 
@@ -208,17 +216,19 @@ def load_run(folder: Path) -> dict[str, Any]:
     return load_state(path, torch.device("cpu"))
 
 
-def averaged(state: dict[str, Any], build: Callable[[dict[str, Any]], Network]) -> Network:
-    """The network that `build` makes of a state's configuration, with the averaged weights.
+def export_weights(state: dict[str, Any], kind: Format[Any], output: Path) -> bytes:
+    """Write the averaged weights of a run's state as a checkpoint; returns its digest.
 
-    Raises TrainingError when one does not fit the other.
+    Raises TrainingError when the state is not one of such a network.
     """
+    from vidcodec.checkpoint import write_checkpoint  # safetensors: not needed to train
+
     try:
-        network = build(state["config"])
+        network = kind.build(state["config"])
         network.load_state_dict(state["average"])
     except MISFITS as e:
         raise TrainingError(f"the run's averaged weights do not fit its network: {first_line(e)}") from e
-    return network
+    return write_checkpoint(kind, network, state["config"], output, note=f"step {state['step']}")
 
 
 @contextmanager
@@ -247,8 +257,8 @@ class Run(Generic[Network]):
     """One training on its way: a network, its optimiser (AdamW), the average of its weights, its time.
 
     c: the configuration. build: makes the network, and says what configuration goes into the
-    state; called once, torch seeded. load_checkpoint: the network in a .safetensors file, for
-    `start`. device: auto, cpu or cuda. resume: go on with the state in `c.out`, where there is one.
+    state; called once, torch seeded. checkpoint: gives the kind of .safetensors file that `start`
+    may name. device: auto, cpu or cuda. resume: go on with the state in `c.out`, where there is one.
 
     done: complete steps. seconds: what they took; drawing batches, checks and saves do not count.
     kept: tensors of the trainer's own that the state holds too.
@@ -261,7 +271,7 @@ class Run(Generic[Network]):
         self,
         c: RunConfig,
         build: Callable[[], tuple[Network, dict[str, Any]]],
-        load_checkpoint: Callable[[Path], nn.Module],
+        checkpoint: Callable[[], Format[Network]],
         *,
         device: str = "cpu",
         resume: bool = False,
@@ -285,7 +295,7 @@ class Run(Generic[Network]):
         self.done, self.seconds = 0, 0.0
         self.kept: dict[str, Tensor] = {}
         if c.start and not resume:
-            self._start(Path(c.start), load_checkpoint)
+            self._start(Path(c.start), checkpoint)
         self.average = {k: v.detach().clone() for k, v in self.network.state_dict().items()}
         if resume:
             self._resume()
@@ -374,7 +384,7 @@ class Run(Generic[Network]):
 
     # --------------------------------------------------------------------- its state
 
-    def _start(self, start: Path, load_checkpoint: Callable[[Path], nn.Module]) -> None:
+    def _start(self, start: Path, checkpoint: Callable[[], Format[Network]]) -> None:
         """Take the weights of another run's average, or of a checkpoint."""
         path = start / "state.pt" if start.is_dir() else start
         if not path.is_file():
@@ -382,7 +392,9 @@ class Run(Generic[Network]):
                 f"no weights to start from at {path}; 'start' is a run's folder, state.pt or .safetensors"
             )
         if path.suffix == ".safetensors":
-            weights = load_checkpoint(path).state_dict()
+            from vidcodec.checkpoint import read_checkpoint  # safetensors: not needed to train
+
+            weights = read_checkpoint(checkpoint(), path)[0].state_dict()
         else:
             weights = load_state(path, self.device)["average"]
         try:

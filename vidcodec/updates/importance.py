@@ -111,22 +111,6 @@ def save_importance(importance: Importance, path: Path, *, note: str = "") -> No
         partial.chmod(0o644)
 
 
-def load_importance(path: Path, network: nn.Module) -> Importance:
-    """Scores from a file, for a network with its base weights.
-
-    Raises ModelNotFoundError without the file, ModelMismatchError for anything but scores of these weights.
-    """
-    if not path.is_file():
-        raise ModelNotFoundError(f"no importance scores {path}: learn them with vidcodec train importance")
-    metadata, tensors = _read(path, path.stat().st_mtime_ns)
-    if metadata.get("base") != fingerprint(network).hex():
-        raise ModelMismatchError(
-            f"the importance scores {path.name} were learned for other weights: learn them again with "
-            "vidcodec train importance"
-        )
-    return _importance(path.name, metadata, tensors, network)
-
-
 def _importance(file: str, metadata: dict[str, str], tensors: dict[str, np.ndarray], network: nn.Module) -> Importance:
     """Of a file's contents, for the network they were learned for; raises ModelMismatchError where one is missing."""
     factors: dict[str, dict[str, tuple[np.ndarray, np.ndarray]]] = {}

@@ -62,9 +62,6 @@ class Update:
     def __bool__(self) -> bool:
         return bool(self.tensors)
 
-    def without(self, name: str) -> Update:
-        return Update({k: v for k, v in self.tensors.items() if k != name})
-
     @property
     def nonzero(self) -> int:
         return int(sum(np.count_nonzero(t.n) for t in self.tensors.values()))

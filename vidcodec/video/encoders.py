@@ -147,7 +147,8 @@ class Mp4Writer(FrameWriter):
             return
 
 
-def _pixel_format(format: VideoFormat) -> str:
+def pixel_format(format: VideoFormat) -> str:
+    """FFmpeg's name of what holds the frames of a format as they are."""
     if format.rgb:
         return "bgr0" if format.bit_depth == 8 else "gbrp10le"
     return "yuv420p" if format.bit_depth == 8 else "yuv420p10le"
@@ -156,7 +157,7 @@ def _pixel_format(format: VideoFormat) -> str:
 def _describe(encoder: av.VideoCodecContext, format: VideoFormat, width: int, height: int) -> None:
     """Tell an encoder what it will get."""
     encoder.width, encoder.height = width, height
-    encoder.pix_fmt = _pixel_format(format)
+    encoder.pix_fmt = pixel_format(format)
     encoder.time_base = format.time_base
     encoder.framerate = format.frame_rate or Fraction(25)
     encoder.sample_aspect_ratio = format.sample_aspect
@@ -166,23 +167,22 @@ def _describe(encoder: av.VideoCodecContext, format: VideoFormat, width: int, he
     encoder.color_range = _RANGE_FULL if format.colour.full_range else _RANGE_LIMITED
 
 
+def picture_of(frame: Frame, pixels: str, width: int, height: int) -> av.VideoFrame:
+    """FFmpeg's picture of a frame's planes, without a time; grown to `width` x `height` by repeating its edge."""
+    picture = av.VideoFrame(width, height, pixels)
+    planes = [frame.y, *frame.uv]
+    if pixels == "bgr0":
+        planes = [np.stack([frame.uv[0], frame.y, frame.uv[1], np.zeros_like(frame.y)], -1).reshape(height, -1)]
+    for plane, samples in zip(picture.planes, planes, strict=True):
+        rows = np.frombuffer(plane, np.uint8).reshape(plane.height, -1).view(samples.dtype)  # type: ignore[call-overload]
+        tall, wide = plane.height - samples.shape[0], max(0, plane.width - samples.shape[1])
+        rows[:, : samples.shape[1] + wide] = np.pad(samples, ((0, tall), (0, wide)), mode="edge")
+    return picture
+
+
 def _picture(frame: Frame, format: VideoFormat, width: int, height: int) -> av.VideoFrame:
-    """FFmpeg's picture of `frame`, grown to `width` x `height` by repeating its edge."""
-    picture = av.VideoFrame(width, height, _pixel_format(format))
-    if picture.format.name == "bgr0":
-        rows = np.frombuffer(picture.planes[0], np.uint8).reshape(height, -1, 4)  # type: ignore[call-overload]
-        rows[:, :width] = np.stack([frame.uv[0], frame.y, frame.uv[1], np.zeros_like(frame.y)], -1)
-        return _labelled(picture, frame, format)
-    for plane, samples in zip(picture.planes, (frame.y, *frame.uv), strict=True):
-        padded = plane.line_size // format.dtype.itemsize
-        rows = np.frombuffer(plane, format.dtype).reshape(-1, padded)  # type: ignore[call-overload]
-        tall, wide = plane.height - samples.shape[0], plane.width - samples.shape[1]
-        rows[: plane.height, : plane.width] = np.pad(samples, ((0, tall), (0, wide)), mode="edge")
-    return _labelled(picture, frame, format)
-
-
-def _labelled(picture: av.VideoFrame, frame: Frame, format: VideoFormat) -> av.VideoFrame:
     """With its time and what its numbers mean."""
+    picture = picture_of(frame, pixel_format(format), width, height)
     picture.pts = frame.pts
     picture.time_base = format.time_base
     picture.colorspace = format.colour.matrix

@@ -9,11 +9,11 @@ from collections.abc import Iterator
 from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
-from types import TracebackType
 
 import av
 
 from vidcodec.errors import InputError, NoVideoError, UnsupportedInputError
+from vidcodec.files import Closing
 from vidcodec.video.colour import CENTRE, LEFT
 from vidcodec.video.frame import ColourTags, Frame, VideoFormat
 from vidcodec.video.pictures import PixelLayout, colour_tags, rotation_of, sample_aspect_of, to_frame
@@ -29,7 +29,7 @@ _Y4M_CHROMA = {b"C420jpeg": CENTRE, b"C420": CENTRE, b"C420mpeg2": LEFT, b"C420p
 Timed = Iterator[tuple[av.VideoFrame, int]]
 
 
-class VideoReader:
+class VideoReader(Closing):
     """The frames of a local video file or still picture.
 
     path: anything FFmpeg opens; never taken for an address or a numbered sequence.
@@ -77,14 +77,6 @@ class VideoReader:
     def close(self) -> None:
         """Let go of the file."""
         self._source.close()
-
-    def __enter__(self) -> VideoReader:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
     # Opening
 

@@ -6,32 +6,72 @@ import os
 import tempfile
 from array import array
 from collections.abc import Iterator
-from pathlib import Path
-from types import TracebackType
+from contextlib import contextmanager
+from typing import Any
 
 import numpy as np
 
 from vidcodec.errors import OutputError
+from vidcodec.files import Closing
 from vidcodec.video.frame import Frame, VideoFormat
 
 
-class FrameSpool:
-    """A list of frames of one format, kept as raw planes in an unlinked temporary file.
+class Scratch(Closing):
+    """An unlinked temporary file: it has no name, and vanishes when it is closed or the process ends.
 
-    `directory`: where the file lies (default: the system's temporary directory). It has no name there and
-    vanishes when the spool is closed or the process ends. Only the time stamps stay in memory.
+    what: lies in it, for messages. directory: where (default: the system's temporary directory).
 
-    Raises OutputError when the file cannot be made or the disk is full.
+    Raises OutputError when it cannot be made, the disk is full, or its end is lost.
+    """
+
+    def __init__(self, what: str, directory: str | os.PathLike[str] | None = None) -> None:
+        self._what, self._directory = what, directory or tempfile.gettempdir()
+        with self._reporting():
+            self._file = tempfile.TemporaryFile(dir=self._directory, prefix="vidcodec-", buffering=0)  # noqa: SIM115
+
+    def write(self, data: Any, offset: int) -> int:
+        """Put the bytes of a buffer at an offset; returns where they end."""
+        left = memoryview(data).cast("B")
+        with self._reporting():
+            while left:
+                written = os.pwrite(self._file.fileno(), left, offset)
+                left, offset = left[written:], offset + written
+        return offset
+
+    def read(self, into: Any, offset: int) -> None:
+        """Fill a writable buffer with the bytes from an offset on."""
+        left = memoryview(into).cast("B")
+        while left:
+            read = os.preadv(self._file.fileno(), [left], offset)
+            if not read:
+                raise OutputError(f"the temporary file of {self._what} in {self._directory} lost its end: try again")
+            left, offset = left[read:], offset + read
+
+    def close(self) -> None:
+        """Give the disk space back."""
+        self._file.close()
+
+    @contextmanager
+    def _reporting(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise OutputError(
+                f"{self._what} cannot be kept in {self._directory} ({error.strerror}): "
+                "free some space there, or set TMPDIR to a larger disk"
+            ) from error
+
+
+class FrameSpool(Closing):
+    """A list of frames of one format, kept as raw planes in a `Scratch` file; only the time stamps stay in memory.
+
+    directory: of the file. Raises OutputError when the file cannot be made or the disk is full.
     """
 
     def __init__(self, format: VideoFormat, directory: str | os.PathLike[str] | None = None) -> None:
         self.format = format
-        self._directory = Path(directory) if directory is not None else Path(tempfile.gettempdir())
         self._pts = array("q")
-        try:
-            self._file = tempfile.TemporaryFile(dir=self._directory, prefix="vidcodec-", buffering=0)  # noqa: SIM115
-        except OSError as error:
-            raise self._failure(error) from error
+        self._file = Scratch("frames", directory)
 
     def append(self, frame: Frame) -> None:
         """Add `frame` at the end.
@@ -50,13 +90,7 @@ class FrameSpool:
         self.format.check(frame)
         offset = place * self.format.frame_bytes
         for plane in (frame.y, frame.uv):
-            left = np.ascontiguousarray(plane).data.cast("B")
-            while left:
-                try:
-                    written = os.pwrite(self._file.fileno(), left, offset)
-                except OSError as error:
-                    raise self._failure(error) from error
-                left, offset = left[written:], offset + written
+            offset = self._file.write(np.ascontiguousarray(plane).data, offset)
 
     def __len__(self) -> int:
         return len(self._pts)
@@ -64,14 +98,8 @@ class FrameSpool:
     def __getitem__(self, index: int) -> Frame:
         """Frame `index` (negative: from the end), as fresh arrays. Raises IndexError outside."""
         pts = self._pts[index]
-        offset = range(len(self._pts))[index] * self.format.frame_bytes
         samples = np.empty(self.format.frame_bytes // self.format.dtype.itemsize, self.format.dtype)
-        left = samples.data.cast("B")
-        while left:
-            read = os.preadv(self._file.fileno(), [left], offset)
-            if read == 0:
-                raise OutputError(f"the temporary file of frames in {self._directory} lost its end: try again")
-            left, offset = left[read:], offset + read
+        self._file.read(samples.data, range(len(self._pts))[index] * self.format.frame_bytes)
         luma = self.format.width * self.format.height
         return Frame(
             y=samples[:luma].reshape(self.format.height, self.format.width),
@@ -85,17 +113,3 @@ class FrameSpool:
     def close(self) -> None:
         """Give the disk space back."""
         self._file.close()
-
-    def __enter__(self) -> FrameSpool:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
-
-    def _failure(self, error: OSError) -> OutputError:
-        return OutputError(
-            f"frames cannot be kept in {self._directory} ({error.strerror}): "
-            "free some space there, or set TMPDIR to a larger disk"
-        )

@@ -14,7 +14,7 @@ from vidcodec.errors import UnsupportedInputError
 from vidcodec.families.compressai.network import Coded, ExactHyperScales, choose_z_tables, parse_z_tables
 from vidcodec.families.family import CodedPicture, PlaneCoder
 from vidcodec.latents.quantizer import SYMBOL_LIMIT
-from vidcodec.latents.symbols import SymbolLog, SymbolReader, SymbolWriter
+from vidcodec.latents.symbols import SymbolReader, SymbolWriter
 from vidcodec.video.colour import LUMA_WEIGHTS
 
 # ------------------------------------------------------------------------------- colour
@@ -136,7 +136,7 @@ class CompressAIPictureCodec(PlaneCoder):
         return CodedPicture(writer.coder.finish(), writer.log, lambda: self.synthesise(q + mean))
 
     @torch.no_grad()
-    def decode(self, payload: bytes, height: int, width: int) -> tuple[Tensor, SymbolLog]:
+    def reconstruct(self, payload: bytes, height: int, width: int, reference: None = None) -> CodedPicture:
         """Planes (1, 6, height/2, width/2) and the log of symbols; the caller checks its crc.
 
         Raises ValueError for a size that is no multiple of 64, CorruptBitstreamError for a
@@ -149,7 +149,8 @@ class CompressAIPictureCodec(PlaneCoder):
         z_hat = reader.get(z_index, z_index > 0, of_z=True)
         index = self.scales.index(z_hat)
         q = reader.get(index, index > 0, of_z=False)
-        return self.synthesise(q + self.means(z_hat)), reader.log
+        y_hat = q + self.means(z_hat)
+        return CodedPicture(payload, reader.log, lambda: self.synthesise(y_hat))
 
     def means(self, z_hat: Tensor) -> Tensor:
         """z symbols to the means of y: (1, M, H/16, W/16), or a plain zero. Ordinary floating point."""

@@ -45,7 +45,7 @@ class LosslessPictureCodec:
         log = SymbolLog(crc, z_bits=8.0 * len(digest), y_bits=8.0 * len(samples))
         return CodedFrame(digest + samples, log, lambda: frame)
 
-    def decode(self, payload: bytes, pts: int) -> tuple[Frame, SymbolLog]:
+    def reconstruct(self, payload: bytes, pts: int, reference: None = None) -> CodedFrame:
         """The frame; raises CorruptBitstreamError unless every sample is as it was."""
         f = self.video
         digest, how, data = payload[:HASH_BYTES], payload[HASH_BYTES : HASH_BYTES + 1], payload[HASH_BYTES + 1 :]
@@ -61,7 +61,8 @@ class LosslessPictureCodec:
             raise CorruptBitstreamError(
                 "the decoded samples do not match their hash; payload or model differ from the encoder's"
             )
-        return frame, SymbolLog(crc, z_bits=8.0 * len(digest), y_bits=8.0 * (len(data) + 1))
+        log = SymbolLog(crc, z_bits=8.0 * len(digest), y_bits=8.0 * (len(data) + 1))
+        return CodedFrame(payload, log, lambda: frame)
 
 
 def to_planes(frame: Frame, video: VideoFormat) -> tuple[Array, Array]:

@@ -101,20 +101,13 @@ def _other_steps(s: Settings) -> list[Settings]:
     return [Settings(Quantizer(q.kind, q.table_set, shift), s.trade_off) for shift in shifts]
 
 
-def error_weights(
-    model: Msp,
-    pictures: Sequence[Tensor],
-    level: Tensor,
-    plane_weights: tuple[float, float, float] = PLANE_WEIGHTS,
-    *,
-    seed: int = 0,
-) -> np.ndarray:
+def error_weights(model: Msp, pictures: Sequence[Tensor], level: Tensor) -> np.ndarray:
     """Bits that a squared step of error in each channel of y is worth, float64 (C,).
 
     pictures: planes (1, 6, H/2, W/2) each, to measure at; level: (1,).
     """
-    generator = torch.Generator().manual_seed(seed)
-    wy, wu, wv = plane_weights
+    generator = torch.Generator().manual_seed(0)
+    wy, wu, wv = PLANE_WEIGHTS
     # N D: D averages luma over N samples, chroma over N / 4.
     weight = torch.tensor([wy] * 4 + [4 * wu, 4 * wv], device=level.device)[None, :, None, None]
     total, sites = torch.zeros(model.config.latent, dtype=torch.float64, device=level.device), 0

@@ -26,7 +26,8 @@ import numpy as np
 from numba import njit
 
 from vidcodec.entropy.compiling import compiled
-from vidcodec.entropy.logistics import logistic_tables, rans_encode
+from vidcodec.entropy.logistics import logistic_tables
+from vidcodec.entropy.rans import check_end, opened, to_bytes
 from vidcodec.errors import CorruptBitstreamError
 from vidcodec.families.pocket.network import COARSE, MARGIN, OWN, PocketConfig, grid_sizes, unflatten
 
@@ -260,8 +261,7 @@ class ExactContext:
                 )
                 out.append(intervals)
                 if words is not None:
-                    if coder[1] > words.size:
-                        raise CorruptBitstreamError("a payload ends before its symbols: it is cut off or damaged")
+                    check_end(words, coder)
                     grid[:] = padded[MARGIN:-MARGIN, MARGIN:-MARGIN]
             above = grid
         return out
@@ -276,9 +276,7 @@ class ExactContext:
         intervals = np.concatenate([np.zeros((0, 2), np.uint32), *parts])
         if not len(intervals):
             return bytes([present])
-        words = np.empty(len(intervals) + 2, np.uint32)
-        begin = rans_encode(intervals, words)
-        return bytes([present]) + words[begin:].astype("<u4").tobytes()
+        return bytes([present]) + to_bytes(intervals, PRECISION)
 
     def decode(self, payload: bytes, h: int, w: int) -> list[Array]:
         """Grids of planes (6, h, w), int32, the finest first.
@@ -290,13 +288,7 @@ class ExactContext:
             raise CorruptBitstreamError("a payload names grids that there are not: it is damaged")
         if not payload[0]:
             return grids
-        if (len(payload) - 1) % 4 or len(payload) < 9:
-            raise CorruptBitstreamError("a payload of symbols ends within a word: it is cut off or damaged")
-        words = np.frombuffer(payload[1:], "<u4").astype(np.uint32)
-        state = int(words[0]) | int(words[1]) << 32
-        if not RANS_LOW <= state < 1 << 63:
-            raise CorruptBitstreamError("a payload of symbols begins with a state no encoder leaves: it is damaged")
-        self.run(grids, payload[0], words, np.array([state, 2], np.int64))
+        self.run(grids, payload[0], *opened(payload[1:]))
         return grids
 
 

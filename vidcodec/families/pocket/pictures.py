@@ -38,14 +38,14 @@ class PocketPictureCodec(PlaneCoder):
         payload = self.exact.encode(grids)
         return CodedPicture(payload, _log(grids, payload), lambda: self._planes(grids, h, w))
 
-    def decode(self, payload: bytes, height: int, width: int) -> tuple[Tensor, SymbolLog]:
+    def reconstruct(self, payload: bytes, height: int, width: int, reference: None = None) -> CodedPicture:
         """Planes (1, 6, height/2, width/2) and the log of symbols; the caller checks its crc.
 
         Raises CorruptBitstreamError for a payload that ends before its symbols.
         """
         h, w = height // 2, width // 2
         grids = self.exact.decode(payload, h, w)
-        return self._planes(grids, h, w), _log(grids, payload)
+        return CodedPicture(payload, _log(grids, payload), lambda: self._planes(grids, h, w))
 
     def _planes(self, grids: list[Array], h: int, w: int) -> Tensor:
         if self._work is None or (self._work.h, self._work.w) != (h, w):
