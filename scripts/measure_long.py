@@ -17,6 +17,7 @@ import shutil
 import subprocess
 import sys
 import time
+from fractions import Fraction
 from functools import partial
 from itertools import cycle
 from pathlib import Path
@@ -44,7 +45,7 @@ def looped(clip: Path, minutes: float, size: str, target: Path) -> Path:
         stream = container.add_stream("libx264", rate=RATE, options=options)
         stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
         for index, frame in zip(range(round(60 * RATE * minutes)), cycle([*frames, *frames[-2:0:-1]]), strict=False):
-            frame.pts, frame.pict_type = index, 0  # type: ignore[assignment]
+            frame.pts, frame.time_base, frame.pict_type = index, Fraction(1, RATE), 0  # type: ignore[assignment]
             container.mux(stream.encode(frame))
         container.mux(stream.encode(None))
     return target
