@@ -172,7 +172,7 @@ def test_a_second_batch_in_the_same_folder_is_refused(clips: Path, tmp_path: Pat
         results(clips, tmp_path / "out", LocalExecutor(), [])
 
 
-def test_an_interrupted_batch_leaves_nothing_half_written_and_goes_on(
+def test_an_interrupted_batch_leaves_nothing_but_finished_steps(
     clips: Path, weights: Path, tmp_path: Path
 ) -> None:
     out = tmp_path / "out"
