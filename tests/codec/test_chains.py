@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import av
+import cv2
 import numpy as np
 import pytest
 
@@ -13,7 +14,8 @@ from vidcodec import EncodeOptions, encode_video
 from vidcodec.bitstream import BitstreamReader
 from vidcodec.codec.decode import VideoDecoder
 from vidcodec.codec.quality import quality_figures
-from vidcodec.errors import ModelError
+from vidcodec.errors import ModelError, ModelMismatchError
+from vidcodec.families.msp.checkpoint import load_model, save_model
 from vidcodec.families.planes import plane_errors
 from vidcodec.video import Frame, Sampling, VideoReader
 
@@ -25,6 +27,16 @@ def scene(seed: int, moved: int = 0) -> np.ndarray:
     """A smooth random picture, RGB (64, 64, 3) uint8, turned around by some columns."""
     coarse = np.random.default_rng(seed).uniform(30, 220, (8, 8, 3))
     return np.roll(np.kron(coarse, np.ones((8, 8, 1))), moved, 1).astype(np.uint8)
+
+
+def texture(moved: int) -> np.ndarray:
+    """A window on a larger smooth picture, RGB (64, 64, 3) uint8, so many samples from its left."""
+    coarse = np.random.default_rng(5).uniform(30, 220, (12, 20, 3)).astype(np.float32)
+    return (
+        cv2.resize(coarse, (2 * SIDE, SIDE), interpolation=cv2.INTER_CUBIC)[:, moved : moved + SIDE]
+        .clip(0, 255)
+        .astype(np.uint8)
+    )
 
 
 def clip_of(path: Path, pictures: list[np.ndarray]) -> Path:
@@ -92,6 +104,48 @@ def test_chains_decode_to_what_the_encoder_saw_from_any_frame(
         assert np.array_equal(frame.y, frames[i].y)
         assert np.array_equal(frame.uv, frames[i].uv)
     assert result.size == result.output.stat().st_size
+
+
+def test_what_moved_is_found_and_decoded(options: EncodeOptions, tiny_weights: Path, tmp_path: Path) -> None:
+    """A texture that moves by parts of blocks costs less than alone, and decodes to what the encoder saw."""
+    clip = clip_of(tmp_path / "clip.mkv", [texture(3 * i) for i in range(4)])
+    result = encode_video(clip, tmp_path / "o.vdc", options)
+    alone = encode_video(clip, tmp_path / "a.vdc", replace(options, key_seconds=0))
+    assert kinds(result.output) == "Kppp"
+    assert result.size < 0.8 * alone.size
+    with VideoDecoder(result.output, weights=tiny_weights, device="cpu") as decoder, VideoReader(clip, EVERY) as reader:
+        errors = [plane_errors(source, decoder.frame(i)[0]) for i, source in enumerate(reader.frames())]
+        assert decoder._left[3].moved.mean() > 0.3
+    assert result.quality_figures["psnr_yuv"] == pytest.approx(quality_figures(errors, 8)["psnr_yuv"], abs=1e-9)
+
+
+def test_an_update_leaves_the_analysis_of_what_moved_as_it_was_shipped(
+    options: EncodeOptions, tiny_weights: Path, tmp_path: Path
+) -> None:
+    """Finetuning changes the encoder's analysis, which no update carries."""
+    clip = clip_of(tmp_path / "clip.mkv", [texture(3 * i) for i in range(4)])
+    adapted = replace(options, adapt="full", steps=8, seed=1, update_parameters="all")
+    result = encode_video(clip, tmp_path / "o.vdc", adapted)
+    assert result.update_size > 0
+    with VideoDecoder(result.output, weights=tiny_weights, device="cpu") as decoder, VideoReader(clip, EVERY) as reader:
+        errors = [plane_errors(source, decoder.frame(i)[0]) for i, source in enumerate(reader.frames())]
+        assert any(decoder._left[i].moved.any() for i in (2, 3))
+    assert result.quality_figures["psnr_yuv"] == pytest.approx(quality_figures(errors, 8)["psnr_yuv"], abs=1e-9)
+
+
+def test_weights_with_another_analysis_are_refused(options: EncodeOptions, tiny_weights: Path, tmp_path: Path) -> None:
+    """They decode what refers to nothing, but would show what moved wrongly."""
+    network, _ = load_model(weights=tiny_weights)
+    network.analysis.stem.weight.data[0] += 1
+    save_model(network, tmp_path / "other.safetensors")
+    clip = clip_of(tmp_path / "clip.mkv", [texture(3 * i) for i in range(2)])
+    for seconds, message in ((60, "another analysis"), (0, None)):
+        result = encode_video(clip, tmp_path / f"{seconds}.vdc", replace(options, key_seconds=seconds))
+        if message:
+            with pytest.raises(ModelMismatchError, match=message):
+                decoded(result.output, tmp_path / "other.safetensors")
+        else:
+            assert len(decoded(result.output, tmp_path / "other.safetensors")) == 2
 
 
 def test_chains_cost_no_more_than_frames_by_themselves(options: EncodeOptions, tmp_path: Path) -> None:

@@ -35,7 +35,7 @@ class Chains:
         self.job, self.candidate, self.level, self.compared = job, candidate, level, compared
         self.trade_off = job.trade_off(level)
         self.coder = cache(self._coder)
-        self.extra: bytes = self.coder(level).extra
+        self.extra: bytes = self.coder(level).chain_extra
 
     def code(self, frames: Iterable[Frame]) -> Iterator[MeasuredFrame]:
         """All frames, coded; the first is a key frame, and one is due after `key_seconds` at the latest."""

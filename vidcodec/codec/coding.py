@@ -70,9 +70,9 @@ def _refined(job: Job, candidate: Candidate, level: RateLevel, known: CodedVideo
     steps, seed = job.plan.refine_steps, job.options.seed
     refiner = family.refiner(level, job.format, candidate.refine, decisions, steps, seed)
     plain = family.picture_coder(level, job.format, decisions=decisions_of(job, candidate, level))
-    video = CodedVideo(candidate, level, plain.extra)
     if known is None or known.level != level or not known.decodes_like(candidate):
         known = code(job, replace(candidate, refine="none"), level) if job.in_chains else None
+    video = CodedVideo(candidate, level, known.extra if known is not None else plain.extra)
     height, width = padded_size(job.format.height, job.format.width, family.multiple)
     digest = network_digest(family.network) if job.options.work else ""
     for batch, pictures in _batches(job, height * width, family.device):

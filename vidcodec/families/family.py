@@ -83,6 +83,11 @@ class PlaneCoder(ABC):
 
     extra: bytes = b""
 
+    @property
+    def chain_extra(self) -> bytes:
+        """What the header carries where pictures refer to others."""
+        return self.extra
+
     @abstractmethod
     def encode(self, planes: Tensor) -> CodedPicture: ...
 
@@ -106,6 +111,11 @@ class FrameCoder:
     @property
     def extra(self) -> bytes:
         return self.planes.extra
+
+    @property
+    def chain_extra(self) -> bytes:
+        """As `PlaneCoder.chain_extra`."""
+        return self.planes.chain_extra
 
     def encode(self, frame: Frame) -> CodedFrame:
         return self.coded(frame.pts, self.planes.encode(self._planes(frame)))

@@ -22,6 +22,12 @@ def decoder_digest(model: Msp) -> bytes:
     return weights_digest(model.config.to_dict(), sent_parameters(model))[:16]
 
 
+def analysis_digest(model: Msp) -> bytes:
+    """8 bytes naming the weights that give the latents of what moved."""
+    used = ((n, p) for n, p in model.named_parameters() if n.startswith(("analysis.", "gain.")))
+    return weights_digest({}, used)[:8]
+
+
 MSP = Format("vidcodec-msp-2", "a vidcodec checkpoint", lambda c: Msp(MspConfig.from_dict(c)), decoder_digest)
 
 

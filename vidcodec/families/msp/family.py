@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from vidcodec.errors import ModelMismatchError
 from vidcodec.families.family import Family, FrameCoder
 from vidcodec.families.msp.checkpoint import load_model
 from vidcodec.families.msp.network import Msp
@@ -29,6 +30,7 @@ class MspFamily(Family):
     """`vidcodec.families.msp.network`: continuous rate, every quantiser, refinement."""
 
     network: Msp
+    shipped: Msp | None = None  # the network as it was loaded, for what decoders have of the encoder's half
     _weights: dict[int, np.ndarray] = field(default_factory=dict)  # of errors, by rate level
 
     predicts: ClassVar[bool] = True
@@ -39,7 +41,7 @@ class MspFamily(Family):
     def load(cls, name: str, weights: Path | None, device: torch.device) -> Self:
         network, digest = load_model(name, weights)
         network = network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-        return cls(name, network, digest, device, weights and Path(weights).parent)
+        return cls(name, network, digest, device, weights and Path(weights).parent, shipped=network)
 
     def with_network(self, network: torch.nn.Module) -> Self:
         return replace(self, network=network, _weights={})  # type: ignore[arg-type]
@@ -54,7 +56,13 @@ class MspFamily(Family):
     def picture_coder(
         self, level: RateLevel, video: VideoFormat, *, extra: bytes = b"", decisions: Decisions = PLAIN
     ) -> FrameCoder:
-        return FrameCoder(MspPictureCodec(self.network, level, decisions), video, self.multiple)
+        planes = MspPictureCodec(self.network, level, decisions, self.shipped)
+        if extra and extra != planes.chain_extra:
+            raise ModelMismatchError(
+                "frames of the file are predicted with another analysis than that of the weights here; decode with the "
+                "weights that it was made with, given with 'weights'"
+            )
+        return FrameCoder(planes, video, self.multiple)
 
     def objective(self, level: RateLevel, video: VideoFormat, decisions: Decisions = PLAIN) -> MspObjective:
         from vidcodec.families.msp.objective import MspObjective

@@ -7,17 +7,21 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from vidcodec.families.family import CodedPicture, PlaneCoder
+from vidcodec.families.msp import motion
+from vidcodec.families.msp.checkpoint import analysis_digest
 from vidcodec.families.msp.exact import ExactScales
 from vidcodec.families.msp.network import Msp
 from vidcodec.families.msp.passes import Cell
-from vidcodec.families.msp.prediction import INTER, INTRA, SKIP, Prediction, Reference, get_modes, put_modes
+from vidcodec.families.msp.prediction import INTER, INTRA, SKIP, Prediction, Reference, code_modes, rounded
 from vidcodec.latents.decisions import PLAIN, Decisions
+from vidcodec.latents.flags import FlagCoder, reading, writing
 from vidcodec.latents.quantizer import SYMBOL_LIMIT, UNIT, magnitudes, reconstruct, symbol_bits
 from vidcodec.latents.symbols import SymbolLog, SymbolReader, SymbolWriter
 from vidcodec.rate import RateLevel
@@ -33,6 +37,8 @@ CLEARLY, UNSURE = 1.15, 0.8
 INHERITED = 2.0
 # Bits of flags and context that a block costs at least if it is not skipped.
 CODED_BLOCK = 2.0
+# Bits of a vector, and of what it does to those around it.
+MOVED_BLOCK = 10.0
 # Bits that a squared step of error is worth where no weights were measured: the slope of R(D) at fine steps.
 STEP_WORTH = 6 / np.log(2)
 
@@ -62,14 +68,21 @@ class Tally:
 class MspPictureCodec(PlaneCoder):
     """The default network at one rate level.
 
-    decisions: the quantiser, and for encoding how its symbols are decided.
+    decisions: the quantiser, and for encoding how its symbols are decided. shipped: the network whose analysis decoders
+    have, for what moved; None: this one.
     """
 
-    def __init__(self, model: Msp, level: RateLevel, decisions: Decisions = PLAIN) -> None:
-        self.model, self.decisions = model, decisions
+    def __init__(self, model: Msp, level: RateLevel, decisions: Decisions = PLAIN, shipped: Msp | None = None) -> None:
+        self.model, self.decisions, self.shipped = model, decisions, shipped or model
         self.device = model.gain.table.device
         self.level = level.tensor(self.device)
         self.scales = ExactScales(model, level)
+        self.worth = model.trade_off(level).worth
+
+    @property
+    def chain_extra(self) -> bytes:
+        """A digest of what moved pictures are analysed with."""
+        return analysis_digest(self.shipped)
 
     @torch.no_grad()
     def encode(self, planes: Tensor) -> CodedPicture:
@@ -94,20 +107,29 @@ class MspPictureCodec(PlaneCoder):
         y, z = self.latents(planes)
         if reference is None:
             return [self._key(y, z)]
-        base, before, known = reference.at(self.model, self.level), reference.modes, reference.alone_at(self.level)
-        skipped = INHERITED * ((y - base).square() * self._weight()).sum(1)[0].double().cpu().numpy()
+        known = reference.alone_at(self.level)
+        none = np.zeros((2, *reference.modes.shape), np.int64)
+        base = self._base(reference, none)
+        skipped = self._skipped(y, base)
         if (skipped <= CODED_BLOCK).all():
-            return [self._all_skipped(Prediction(base, np.full(before.shape, SKIP, np.uint8), before, known))]
+            return [self._all_skipped(Prediction(base, np.full_like(reference.modes, SKIP), none, reference, known))]
+        vectors = motion.search(planes, reference.show(), self.worth)
+        moved = self._expected(y, self._base(reference, vectors)) + MOVED_BLOCK < self._expected(y, base)
+        vectors = np.where(moved, vectors, 0)
+        base = self._base(reference, vectors)
+        skipped = self._skipped(y, base)
 
         def predicted(alone: np.ndarray) -> tuple[float, CodedPicture]:
             modes = np.stack([skipped, inter.blocks, alone]).argmin(0).astype(np.uint8)  # SKIP, INTER, INTRA
+            own = np.where(modes == INTRA, 0, vectors)
+            there = base if np.array_equal(own, vectors) else self._base(reference, own)
             tally = Tally.of(y)
-            picture = self._encode_residual(y, Prediction(base, modes, before, alone), tally)
+            picture = self._encode_residual(y, Prediction(there, modes, own, reference, alone), tally)
             return tally.cost + float(skipped[modes == SKIP].sum()), picture
 
         inter = Tally.of(y)
-        everywhere = np.full(before.shape, INTER, np.uint8)
-        self._encode_residual(y, Prediction(base, everywhere, before), inter)
+        everywhere = np.full_like(reference.modes, INTER)
+        self._encode_residual(y, Prediction(base, everywhere, vectors, reference), inter)
         # What blocks cost without a reference is about what they cost last time: good enough where that is much more.
         if known is not None:
             cost, picture = predicted(known)
@@ -117,6 +139,30 @@ class MspPictureCodec(PlaneCoder):
         cost, picture = predicted(key.left.alone)
         alone = float(key.left.alone.sum())
         return [way for own, other, way in ((cost, alone, picture), (alone, cost, key)) if own <= CLEARLY * other]
+
+    def _base(self, reference: Reference, vectors: np.ndarray) -> Tensor:
+        """What blocks are predicted from, in steps: (1, C, h, w)."""
+        base = reference.at(self.model, self.level)
+        if vectors.any():
+            part = motion.part_of(vectors)
+            moved = rounded(self.shipped.analyse(motion.move(reference.show(), vectors, part), self.level))
+            there = torch.from_numpy(vectors.any(0)[part]).to(self.device)
+            base[..., part[0], part[1]] = torch.where(there, moved, base[..., part[0], part[1]])
+        return base
+
+    def _errors(self, y: Tensor, base: Tensor) -> Tensor:
+        """What errors of latents cost if they stay, in bits: float64 (C, h, w)."""
+        return INHERITED * ((y - base).square() * self._weight())[0].double()
+
+    def _skipped(self, y: Tensor, base: Tensor) -> np.ndarray:
+        """What it costs, in bits, to leave blocks as they are predicted: float64 (h, w)."""
+        return self._errors(y, base).sum(0).cpu().numpy()
+
+    def _expected(self, y: Tensor, base: Tensor) -> np.ndarray:
+        """About what blocks cost, left as predicted or coded, as of Gaussian latents: float64 (h, w)."""
+        errors = self._errors(y, base)
+        coded = torch.log2(1 + 2 * np.log(2) * errors).sum(0) / 2 + CODED_BLOCK
+        return torch.minimum(coded, errors.sum(0)).cpu().numpy()
 
     def _key(self, y: Tensor, z: Tensor) -> CodedPicture:
         """Coded by itself, with note of what its blocks cost."""
@@ -147,10 +193,10 @@ class MspPictureCodec(PlaneCoder):
         """
         writer = SymbolWriter()
         quantizer = self.decisions.quantizer
-        if prediction and not prediction.coded.any():
+        if prediction and prediction.empty:
             return self._all_skipped(prediction)
         if prediction:
-            put_modes(writer, prediction.modes, prediction.before)
+            self._code_side(writing(writer), prediction.modes, prediction.vectors, prediction.reference)
         index, coded = self._z_tables((z.shape[-2], z.shape[-1]), prediction)
         z_hat = torch.round(z).clamp(-SYMBOL_LIMIT, SYMBOL_LIMIT) * coded
         writer.put(z_hat, index, coded, of_z=True)
@@ -170,22 +216,31 @@ class MspPictureCodec(PlaneCoder):
             return values
 
         y_hat = self.run_passes(z_hat, (y.shape[-2], y.shape[-1]), take, prediction)
-        left = self._left(y_hat, prediction)
-        return CodedPicture(
-            writer.coder.finish(), writer.log, lambda: self.synthesise(left.latents), left, prediction is not None
-        )
+        return self._coded(writer.coder.finish(), writer.log, y_hat, prediction)
 
-    def _left(self, coded: Tensor, prediction: Prediction | None) -> Reference:
-        """What a picture, whose latents were coded so, leaves to later ones."""
+    @staticmethod
+    def _code_side(
+        code: FlagCoder, modes: np.ndarray, vectors: np.ndarray, reference: Reference
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Modes and vectors of a predicted picture through a coder."""
+        modes = code_modes(code, modes, reference.modes)
+        return modes, motion.code_vectors(code, vectors, modes, reference.moved)
+
+    def _coded(self, payload: bytes, log: SymbolLog, coded: Tensor, prediction: Prediction | None) -> CodedPicture:
+        """A picture whose latents were coded so, with what it leaves to later ones."""
         if prediction is None:
-            return Reference(coded, self.level, np.full(coded.shape[-2:], INTRA, np.uint8))
-        return Reference(coded + prediction.predicted, self.level, prediction.modes, prediction.alone)
+            latents, modes, alone = coded, np.full(coded.shape[-2:], INTRA, np.uint8), None
+            moved = np.zeros(modes.shape, bool)
+        else:
+            latents, modes, alone = coded + prediction.predicted, prediction.modes, prediction.alone
+            moved = prediction.vectors.any(0)
+        show = cache(lambda: self.synthesise(latents))
+        left = Reference(latents, self.level, show, modes, moved, alone)
+        return CodedPicture(payload, log, show, left, prediction is not None)
 
     def _all_skipped(self, prediction: Prediction) -> CodedPicture:
         """A picture without a symbol: it takes no bytes at all."""
-        base = prediction.base
-        left = Reference(base, self.level, prediction.modes, prediction.alone)
-        return CodedPicture(b"", SymbolLog(), lambda: self.synthesise(base), left, True)
+        return self._coded(b"", SymbolLog(), torch.zeros_like(prediction.base), prediction)
 
     @torch.no_grad()
     def reconstruct(self, payload: bytes, height: int, width: int, reference: Reference | None = None) -> CodedPicture:
@@ -197,11 +252,12 @@ class MspPictureCodec(PlaneCoder):
         reader = SymbolReader(payload)
         prediction = None
         if reference:
-            base, before = reference.at(self.model, self.level), reference.modes
-            modes = get_modes(reader, before) if payload else np.full(before.shape, SKIP, np.uint8)
-            prediction = Prediction(base, modes, before)
-        if prediction and not payload:
-            return self._all_skipped(prediction)
+            modes, vectors = np.full(size, SKIP, np.uint8), np.zeros((2, *size), np.int64)
+            if payload:
+                modes, vectors = self._code_side(reading(reader), modes, vectors, reference)
+            prediction = Prediction(self._base(reference, vectors), modes, vectors, reference)
+            if prediction.empty:
+                return self._all_skipped(prediction)
         index, coded = self._z_tables((-(-size[0] // 4), -(-size[1] // 4)), prediction)
         z_hat = reader.get(index, coded, of_z=True)
         quantizer = self.decisions.quantizer
@@ -209,9 +265,7 @@ class MspPictureCodec(PlaneCoder):
         def take(cell: Cell, mean: Tensor, index: np.ndarray) -> np.ndarray:
             return reconstruct(quantizer, reader.get_quantised(quantizer, index), index)
 
-        y_hat = self.run_passes(z_hat, size, take, prediction)
-        left = self._left(y_hat, prediction)
-        return CodedPicture(payload, reader.log, lambda: self.synthesise(left.latents), left, prediction is not None)
+        return self._coded(payload, reader.log, self.run_passes(z_hat, size, take, prediction), prediction)
 
     def _z_tables(self, size: tuple[int, int], prediction: Prediction | None) -> tuple[Tensor, Tensor]:
         """Table indices of hyper-latents (1, Z, zh, zw), and which of them are coded."""

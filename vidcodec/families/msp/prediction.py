@@ -1,14 +1,15 @@
-"""Pictures predicted from the latents of one decoded before, without a search for motion.
+"""Pictures predicted from one decoded before.
 
 A block is a site of the latent grid, 16x16 luma samples, and has a mode:
 
-    SKIP    the reference's latents as they are; nothing is coded
+    SKIP    the latents that its reference has there; nothing is coded
     INTER   the difference to them is coded, by the passes that code pictures
     INTRA   the latents themselves are coded
 
-The scale path sees the coded symbols alone, so what is parsed never depends on the reference; only means and pictures
-do, and those are free to differ in their last bits. References are rounded to 1/16 of a step, so that such differences
-do not pile up along a chain.
+Where a block stands still, its reference has the latents decoded for the earlier picture; where it moved (`motion`),
+those that the analysis finds in the earlier picture moved along. The scale path sees the coded symbols alone, so what
+is parsed never depends on the reference; only means and pictures do, and those are free to differ in their last bits.
+References are rounded to 1/16 of a step, so that such differences do not pile up along a chain.
 """
 
 from __future__ import annotations
@@ -22,12 +23,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from vidcodec.families.msp.network import Msp
-from vidcodec.latents.symbols import SymbolReader, SymbolWriter
-from vidcodec.latents.tables import tables
+from vidcodec.latents.flags import FlagCoder, Flags
 
 SKIP, INTER, INTRA = 0, 1, 2
 REFERENCE_UNIT = 16.0  # of a quantiser's step
-_START, _LEARN, _MEMORY = 1, 2, 256  # counts of a flag at first, for every one seen, and when they are halved
 
 
 class Reference(NamedTuple):
@@ -35,7 +34,9 @@ class Reference(NamedTuple):
 
     latents: Tensor  # (1, C, h, w), in steps of their rate level
     level: Tensor  # (1,)
+    show: Callable[[], Tensor]  # its planes (1, 6, H/2, W/2)
     modes: np.ndarray  # (h, w) uint8
+    moved: np.ndarray  # (h, w) bool
     alone: np.ndarray | None = None  # (h, w) what its blocks cost, in bits, without a reference; of an encoder
 
     def alone_at(self, level: Tensor) -> np.ndarray | None:
@@ -44,8 +45,12 @@ class Reference(NamedTuple):
 
     def at(self, model: Msp, level: Tensor) -> Tensor:
         """The latents (1, C, h, w) in steps of another rate level, rounded."""
-        scale = torch.exp(model.inverse_gain(self.level) - model.inverse_gain(level))
-        return torch.round(self.latents * scale * REFERENCE_UNIT) / REFERENCE_UNIT
+        return rounded(self.latents * torch.exp(model.inverse_gain(self.level) - model.inverse_gain(level)))
+
+
+def rounded(latents: Tensor) -> Tensor:
+    """Latents as references have them."""
+    return torch.round(latents * REFERENCE_UNIT) / REFERENCE_UNIT
 
 
 class Prediction(NamedTuple):
@@ -53,7 +58,8 @@ class Prediction(NamedTuple):
 
     base: Tensor  # (1, C, h, w)
     modes: np.ndarray  # (h, w) uint8
-    before: np.ndarray  # modes of the reference
+    vectors: np.ndarray  # (2, h, w) int64, 0 where a block did not move or is INTRA
+    reference: Reference
     alone: np.ndarray | None = None  # as in `Reference`
 
     @property
@@ -66,6 +72,11 @@ class Prediction(NamedTuple):
         """Which blocks have symbols: (1, 1, h, w) bool."""
         return self._where(self.modes != SKIP)
 
+    @property
+    def empty(self) -> bool:
+        """Whether it takes no bytes: the reference once more."""
+        return bool((self.modes == SKIP).all()) and not self.vectors.any()
+
     def coded_hyper(self, size: tuple[int, int]) -> Tensor:
         """Which of the hyper-latents (zh, zw) see a coded block: (1, 1, zh, zw) bool."""
         h, w = self.modes.shape
@@ -76,69 +87,24 @@ class Prediction(NamedTuple):
         return torch.from_numpy(mask)[None, None].to(self.base.device)
 
 
-# --------------------------------------------------------------------------------- modes
+def code_modes(code: FlagCoder, modes: np.ndarray, before: np.ndarray) -> np.ndarray:
+    """Modes (h, w) through a coder, row by row: whether a block is coded, and if so, whether without its reference.
 
-
-class _Flags:
-    """Chances of a flag by context, learned row by row, in integers."""
-
-    def __init__(self, contexts: int) -> None:
-        self.counts = np.full((contexts, 2), _START, np.int64)
-
-    def table(self, context: np.ndarray) -> np.ndarray:
-        seen = self.counts[context]
-        return tables().flag_table(seen[:, 1], seen.sum(1))
-
-    def learn(self, context: np.ndarray, flags: np.ndarray) -> None:
-        np.add.at(self.counts, (context, flags & 1), _LEARN)
-        full = self.counts.sum(1) > _MEMORY
-        self.counts[full] = (self.counts[full] + 1) // 2
-
-
-# (row, which of two flags, columns, tables) -> flags
-_FlagCoder = Callable[[int, int, np.ndarray, np.ndarray], np.ndarray]
-
-
-def _code_modes(before: np.ndarray, code: _FlagCoder) -> np.ndarray:
-    """Modes (h, w) row by row: whether a block is coded, and if so, whether without its reference.
-
-    Chances go by the row above and by the reference's own modes (h, w) around the block.
+    Chances go by the row above and by the modes of the reference, `before` (h, w), around the block.
     """
-    modes = np.zeros(before.shape, np.uint8)
-    coded, intra = _Flags(9), _Flags(3)
+    found = np.zeros(before.shape, np.uint8)
+    coded, intra = Flags(9), Flags(3)
     above = np.zeros(before.shape[1], np.uint8)
-    for r in range(len(modes)):
-        context = 3 * _around(above != SKIP) + _around(before[r] != SKIP)
-        columns = np.arange(len(context))
-        flags = code(r, 0, columns, coded.table(context))
-        coded.learn(context, flags)
-        columns = columns[flags != 0]
-        context = _around(above == INTRA)[columns]
-        kinds = code(r, 1, columns, intra.table(context))
-        intra.learn(context, kinds)
-        modes[r, columns] = np.where(kinds != 0, INTRA, INTER)
-        above = modes[r]
-    return modes
+    for r, row in enumerate(modes):
+        context = 3 * around(above != SKIP) + around(before[r] != SKIP)
+        columns = np.flatnonzero(coded.code(code, row != SKIP, context))
+        kinds = intra.code(code, row[columns] == INTRA, around(above == INTRA)[columns])
+        found[r, columns] = np.where(kinds != 0, INTRA, INTER)
+        above = found[r]
+    return found
 
 
-def _around(mask: np.ndarray) -> np.ndarray:
-    """How many of each entry and its two neighbours hold, 2 at most."""
+def around(mask: np.ndarray) -> np.ndarray:
+    """How many of each entry of a row and its two neighbours hold, 2 at most."""
     padded = np.pad(mask, 1).astype(np.int64)
     return np.minimum(padded[:-2] + padded[1:-1] + padded[2:], 2)
-
-
-def put_modes(writer: SymbolWriter, modes: np.ndarray, before: np.ndarray) -> None:
-    """Code the modes of a picture, `before` being its reference's."""
-    truth = ((modes != SKIP).astype(np.int32), (modes == INTRA).astype(np.int32))
-
-    def code(row: int, kind: int, columns: np.ndarray, table: np.ndarray) -> np.ndarray:
-        flags = truth[kind][row, columns]
-        writer.put_flags(flags, table)
-        return flags
-
-    _code_modes(before, code)
-
-
-def get_modes(reader: SymbolReader, before: np.ndarray) -> np.ndarray:
-    """What `put_modes` wrote."""
-    return _code_modes(before, lambda row, kind, columns, table: reader.get_flags(table))
