@@ -1,4 +1,4 @@
-"""Points of `vidcodec evaluate` measured in this process, for tests that are not about its processes."""
+"""Calls of an executor made in this process, for tests that are not about its processes."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from vidcodec.evaluation import runner, worker
+from vidcodec.executor import calls, local, worker
 
 
 class Worker:
-    """A worker's process as the runner sees it: its work is done when it has started."""
+    """A worker's process as the executor sees it: its work is done when it has started."""
 
     stdin = None
 
@@ -30,5 +30,5 @@ class Worker:
 
 def work_here(patch: pytest.MonkeyPatch) -> None:
     """Until the patch ends."""
-    patch.setattr(runner, "subprocess", SimpleNamespace(Popen=Worker, PIPE=subprocess.PIPE))
-    patch.setattr(runner, "POLL_SECONDS", 0.0)
+    patch.setattr(local, "subprocess", SimpleNamespace(Popen=Worker, PIPE=subprocess.PIPE))
+    patch.setattr(calls, "POLL_SECONDS", 0.0)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import hashlib
 import math
 import os
@@ -73,6 +74,17 @@ def write_whole(path: Path, content: str | bytes) -> None:
     """Write a small file, complete or not there; text as UTF-8. Raises OSError."""
     with replacing(path) as partial:
         partial.write_bytes(content.encode() if isinstance(content, str) else content)
+
+
+@contextlib.contextmanager
+def locked(path: Path, otherwise: Exception) -> Iterator[None]:
+    """Keeps other processes out of the block by a lock on a file; raises `otherwise` where one is in."""
+    with path.open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            raise otherwise from error
+        yield
 
 
 def plain(value: Any) -> Any:

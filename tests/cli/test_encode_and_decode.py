@@ -7,7 +7,7 @@ from pathlib import Path
 
 import cv2
 import pytest
-from cli_support import Outcome, Vidcodec, damage_frame, make_clip
+from cli_support import Outcome, Vidcodec, damage_frame, make_clip, start
 
 from vidcodec.video import Sampling, VideoReader
 
@@ -167,3 +167,16 @@ def test_bar_on_a_terminal(vidcodec: Vidcodec, clip: Path, weights: Path, monkey
     outcome = plain(vidcodec, make_clip(clip.with_name("other.mkv")), weights)
     assert outcome.code == 0
     assert re.search(r"code plain[^:]*: 100%\|", outcome.err)
+
+
+def test_a_pipe_gives_the_file_that_its_content_gives(clip: Path, weights: Path, tmp_path: Path) -> None:
+    usual = ("--weights", weights, "--adapt", "none", "--preset", "fast")
+    for name, source in (("file", clip), ("pipe", "-")):
+        process = start("encode", source, "-o", tmp_path / f"{name}.vdc", *usual, stdin=clip.open("rb"))
+        _, err = process.communicate(timeout=300)
+        assert process.returncode == 0, err
+    assert (tmp_path / "pipe.vdc").read_bytes() == (tmp_path / "file.vdc").read_bytes()
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["clip.mkv", "file.vdc", "pipe.vdc"]
+    nameless = start("encode", "-", *usual, stdin=clip.open("rb"))
+    assert "give -o OUT.vdc" in nameless.communicate(timeout=300)[1]
+    assert nameless.returncode == 2

@@ -14,10 +14,11 @@ import pytest
 import torch
 
 from vidcodec.codec import coding
+from vidcodec.codec.candidates import MeasuredFrame
 from vidcodec.codec.encode import encode_video
 from vidcodec.codec.footage import Footage
 from vidcodec.codec.options import EncodeOptions
-from vidcodec.codec.work import work_key
+from vidcodec.codec.work import Work, work_key
 from vidcodec.errors import OutputError
 from vidcodec.families.msp import quantising, refining
 from vidcodec.families.msp.checkpoint import save_model
@@ -131,7 +132,7 @@ def test_refined_frames_and_finetuning_are_not_done_again(
     result = encode_video(clip, tmp_path / "o.vdc", replace(options, work=work))
     assert done == {"refined": {4}, "finetuned": 0, "searched": 0}
     assert result.output.read_bytes() == in_one_go
-    assert [note for note in result.notes if "went on" in note] == [f"went on from 4 finished steps in {work}"]
+    assert [note for note in result.notes if "went on" in note] == [f"went on from 14 finished steps in {work}"]
     assert not list(work.rglob("*.step"))
 
 
@@ -149,7 +150,7 @@ def test_settings_are_kept_when_finetuning_is_stopped(
 def test_damaged_steps_are_done_again_and_told(
     clip: Path, options: EncodeOptions, tmp_path: Path, work: Path, done: dict[str, Any], in_one_go: bytes
 ) -> None:
-    steps = sorted(work.rglob("*.step"))
+    steps = [p for p in sorted(work.rglob("*.step")) if not p.name.startswith("coded")]
     assert [p.name.partition("-")[0] for p in steps] == ["adapted", "refined", "refined", "settings"]
     flipped = bytearray(steps[0].read_bytes())
     flipped[len(flipped) // 2] ^= 1
@@ -205,3 +206,40 @@ def test_a_folder_that_cannot_be_is_told_before_slow_work(
     with pytest.raises(OutputError, match="cannot be kept"):
         encode_video(clip, tmp_path / "o.vdc", replace(options, work=tmp_path / "file"))
     assert not done["finetuned"]
+
+
+@pytest.mark.parametrize("changes", [{}, {"key_seconds": 1.0}], ids=["alone", "in chains"])
+def test_frames_that_were_coded_once_are_not_coded_again(
+    clip: Path, options: EncodeOptions, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, changes: dict[str, Any]
+) -> None:
+    """A preset that codes every frame once, stopped after every batch in turn: the bytes of an encode in one go."""
+    fast = replace(options, preset="fast", steps=None, refine=None, refine_steps=None, **changes)
+    whole = encode_video(clip, tmp_path / "whole.vdc", fast).output.read_bytes()
+    asked, coded, output = replace(fast, work=tmp_path / "work"), list[int](), tmp_path / "o.vdc"
+    of = MeasuredFrame.of
+
+    def counted(index: int, *given: Any, **more: Any) -> MeasuredFrame:
+        coded.append(index)
+        return of(index, *given, **more)
+
+    monkeypatch.setattr(MeasuredFrame, "of", counted)
+    save = Work.save
+
+    def stopping_after(self: Work, came_from: Any, *given: Any) -> None:
+        save(self, came_from, *given)
+        if came_from[0] == "coded":
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(Work, "save", stopping_after)
+    stops = 0
+    while not output.exists():
+        stops += 1
+        try:
+            encode_video(clip, output, asked)
+        except KeyboardInterrupt:
+            continue
+    assert output.read_bytes() == whole
+    assert stops == (4 if changes else FRAMES + 1)
+    if not changes:
+        assert coded == list(range(FRAMES))
+    assert not list((tmp_path / "work").rglob("*.step"))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -210,17 +209,6 @@ def test_a_killed_run_goes_on_where_it_was(make_clip: MakeClip, tmp_path: Path) 
     results, told = measure_all([clip], out, slow)
     assert len(told) == 4 - kept
     assert len(results.points) == 4
-
-
-def test_a_worker_ends_with_the_run_that_started_it(tmp_path: Path) -> None:
-    job = tmp_path / "job.json"
-    os.mkfifo(job)  # reading it never ends
-    worker = subprocess.Popen(
-        [sys.executable, "-m", "vidcodec.evaluation.worker", str(job)], stdin=subprocess.PIPE, start_new_session=True
-    )
-    assert worker.stdin is not None
-    worker.stdin.close()
-    assert worker.wait(60) == -signal.SIGKILL
 
 
 def test_the_rest_is_estimated_from_points_of_the_same_codec() -> None:

@@ -13,14 +13,15 @@ from vidcodec.postfilter.carriage import Framing, insert, messages, sei_unit, wi
 from vidcodec.postfilter.message import VERSION, FilterMessage
 
 MESSAGE = FilterMessage("base", b"\x00\x00\x01\x02", 0b101_111_001, (27.25, 30.0, 31.5), 70_000, b"\x00\x00\x00\x03up")
-SLICES = {"h264": b"\x65slice\x00\x01\x02", "hevc": b"\x26\x01slice\x02"}
-PARAMETERS = {"h264": b"\x67sps", "hevc": b"\x42\x01sps"}
+SLICES = {"h264": b"\x65slice\x00\x01\x02", "hevc": b"\x26\x01slice\x02", "vvc": b"\x00\x39slice\x02"}
+PARAMETERS = {"h264": b"\x67sps", "hevc": b"\x42\x01sps", "vvc": b"\x00\x79sps"}
 
 
 def access_unit(framing: Framing) -> bytes:
     """Parameter sets, another one's SEI, two slices."""
-    foreign = {"h264": b"\x06\x05\x11" + b"x" * 17 + b"\x80", "hevc": b"\x4e\x01\x05\x11" + b"x" * 17 + b"\x80"}
-    units = (PARAMETERS[framing.codec], foreign[framing.codec], SLICES[framing.codec], SLICES[framing.codec])
+    header = {"h264": b"\x06", "hevc": b"\x4e\x01", "vvc": b"\x00\xb9"}[framing.codec]
+    foreign = header + b"\x05\x11" + b"x" * 17 + b"\x80"
+    units = (PARAMETERS[framing.codec], foreign, SLICES[framing.codec], SLICES[framing.codec])
     return b"".join(framing.framed(unit) for unit in units)
 
 
@@ -44,7 +45,7 @@ def test_newer_version_is_told() -> None:
         FilterMessage.from_bytes(body + zlib.crc32(body).to_bytes(4, "little"))
 
 
-@pytest.mark.parametrize("codec", ["h264", "hevc"])
+@pytest.mark.parametrize("codec", ["h264", "hevc", "vvc"])
 @pytest.mark.parametrize("length", [0, 4, 2])
 @pytest.mark.parametrize("data", [b"", b"\x00" * 700, b"\x00\x00\x01\x00\x00\x03" * 50, bytes(range(256)) * 4])
 def test_access_unit_carries_any_bytes(codec: str, length: int, data: bytes) -> None:
@@ -66,7 +67,7 @@ def test_no_start_code_within_a_unit() -> None:
 
 def test_foreign_and_broken_units_are_left_alone() -> None:
     noise = random.Random(5)
-    for codec in ("h264", "hevc"):
+    for codec in ("h264", "hevc", "vvc"):
         for length in (0, 4):
             framing = Framing(codec, length)
             carrying = insert(access_unit(framing), framing, MESSAGE.to_bytes())

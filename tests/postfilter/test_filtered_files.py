@@ -28,9 +28,13 @@ from vidcodec.postfilter.media import CodedVideo
 from vidcodec.postfilter.message import UUID
 from vidcodec.postfilter.planes import depth_of, pack, samples_of, squared_errors, to_planes
 from vidcodec.video import Sampling, VideoReader
+from vidcodec.video.vvenc import ffmpeg_with_vvenc
 
 KINDS = [("x264", ".mp4"), ("x265", ".mp4"), ("x264", ".mkv"), ("x265", ".mkv"), ("x264", ".ts"), ("svtav1", ".mkv")]
 FFMPEG = shutil.which("ffmpeg")
+WITH_VVENC = pytest.param(
+    "vvenc", marks=pytest.mark.skipif(ffmpeg_with_vvenc() is None, reason="no ffmpeg with libvvenc")
+)
 
 
 @pytest.fixture
@@ -344,3 +348,20 @@ def test_info_of_a_coded_file(coded: Callable[..., Path]) -> None:
     assert len(survey.times) == 8
     assert survey.keys == survey.times[:1]
     assert survey.times == sorted(survey.times)
+
+
+@pytest.mark.parametrize("codec", ["x264", "x265", "svtav1", WITH_VVENC])
+def test_sampled_pictures_and_their_sound(codec: str, filter_weights: Path, decode: Callable, tmp_path: Path) -> None:
+    """Of 1.2 s at 25 pictures a second with sound: five a second of 0.6 s from 0.4 s on, and the sound of that."""
+    clip = write_clip(tmp_path / "clip.mkv", 30, audio=True)
+    sampling = Sampling(fps=5, start=0.4, duration=0.6)
+    options = FilterEncodeOptions(codec=codec, qp=40, weights=filter_weights, finetune=TUNING, sampling=sampling)
+    result = filter_encode(clip, tmp_path / "out.mkv", options)
+    assert result.frames == 3
+    shown, decoded = decode(tmp_path / "out.mkv")
+    assert (decoded.messages, times(shown)) == (1, [0.0, 0.2, 0.4])
+    sound = [(t - 0.4, data) for t, data in packets(clip, "audio") if 0.4 <= t < 1.0]
+    passed = packets(tmp_path / "out.mkv", "audio")
+    assert [data for _, data in passed] == [data for _, data in sound]
+    assert np.allclose([t for t, _ in passed], [t for t, _ in sound], atol=0.002)
+    assert min(result.psnr["off"]) > 20  # the right pictures, in their order

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
+from vidcodec.bitstream.fields import FieldReader
 from vidcodec.bitstream.frames import FrameUnit, UpdateUnit
 from vidcodec.bitstream.header import Header
 from vidcodec.bitstream.survey import FoundFrame, survey
@@ -38,7 +39,9 @@ class BitstreamReader(Closing):
     chain_starts: list[int]  # key frames, rising; lost ones too where the index tells
     problems: list[str]  # one line each, in the order of the file; empty for a file as it was written
     complete: bool  # every frame and every update is there, and nothing else ever was
-    sizes: dict[str, int]  # bytes: head, update, frames (coded symbols), index, overhead, damaged: the file's in all
+    sizes: dict[
+        str, int
+    ]  # bytes: head, update, frames (coded symbols), sound, index, overhead, damaged: the file's in all
 
     def __init__(self, source: str | os.PathLike[str] | BinaryIO, *, strict: bool = False) -> None:
         self._own = isinstance(source, str | os.PathLike)
@@ -132,6 +135,14 @@ class BitstreamReader(Closing):
             payloads.append(update.payload)
             number = update.parent
         return payloads[::-1]
+
+    def side(self) -> Iterator[bytes]:
+        """The pieces of what goes beside the pictures that are intact, in order; none in most files."""
+        for unit in self._found.side:
+            with self._input_errors():
+                fields = FieldReader(self._units.payload(unit), "sound")
+            fields.varint()
+            yield fields.rest()
 
     def _frame(self, index: int) -> FoundFrame:
         """Where a frame lies. Raises as `frame`."""

@@ -21,6 +21,7 @@ from vidcodec.bitstream.units import (
     INDX,
     KNOWN_KINDS,
     MAGIC,
+    SIDE,
     UNIT_OVERHEAD,
     UPDT,
     Damage,
@@ -29,7 +30,7 @@ from vidcodec.bitstream.units import (
 )
 from vidcodec.errors import BitstreamError, CorruptBitstreamError, TruncatedBitstreamError, UnsupportedVersionError
 
-_NAMES = {HEAD: "header", UPDT: "update", FRAM: "frame", INDX: "index", DONE: "end marker", b"": "unit"}
+_NAMES = {HEAD: "header", UPDT: "update", FRAM: "frame", SIDE: "sound", INDX: "index", DONE: "end marker", b"": "unit"}
 
 
 class FoundFrame(NamedTuple):
@@ -60,6 +61,7 @@ class Survey:
     lost_updates: dict[int, int] = field(default_factory=dict)  # intact ones that need a missing one -> its number
     frames: dict[int, FoundFrame] = field(default_factory=dict)  # by index, rising: all intact units
     chains: dict[int, int] = field(default_factory=dict)  # index -> its key frame's, of frames that can be decoded
+    side: list[Unit] = field(default_factory=list)  # pieces of what goes beside the pictures
     damaged: set[int] = field(default_factory=set)  # frames whose units are there, but not intact
     undecodable: dict[int, str] = field(default_factory=dict)  # intact frames that need what was lost: what, and why
     chain_starts: list[int] = field(default_factory=list)  # all key frames known of, lost ones as well
@@ -148,7 +150,7 @@ class _Surveyor:
         self._index = index
         self._done: Done | None = None
         self._found = Survey(header)
-        self._sizes = dict.fromkeys(("head", "update", "frames", "index", "overhead", "damaged"), 0)
+        self._sizes = dict.fromkeys(("head", "update", "frames", "sound", "index", "overhead", "damaged"), 0)
         self._sizes["overhead"] = len(MAGIC)
         self._symbols = 0  # crc32 of the symbol checksums of all frames so far
         self._last_frame = -1
@@ -234,6 +236,7 @@ class _Surveyor:
             HEAD: self._take_head,
             UPDT: self._take_update,
             FRAM: self._take_frame,
+            SIDE: self._take_side,
             INDX: self._take_index,
             DONE: self._take_done,
         }
@@ -268,6 +271,13 @@ class _Surveyor:
         self._last_frame = frame.index
         self._symbols = symbols_checksum([frame.checksum], self._symbols)
         self._charge("frames", unit, fields)
+
+    def _take_side(self, unit: Unit) -> None:
+        fields = FieldReader(self._file.start_of(unit, PREFIX_LIMIT), "sound")
+        if (number := fields.varint()) != len(self._found.side):
+            self._report(f"sound: piece {number} where piece {len(self._found.side)} is due")
+        self._found.side.append(unit)
+        self._charge("sound", unit, fields)
 
     def _charge(self, kind: str, unit: Unit, fields: FieldReader) -> None:
         """Counts a unit, of which what `fields` has read is overhead."""

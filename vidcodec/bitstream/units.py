@@ -6,10 +6,12 @@
 Flags: bit 0 = critical, a reader that does not know the type must not go on; bits 1-7 are zero, and a known unit that
 has one of them set is of a newer version.
 
-    HEAD  [UPDT...  FRAM]...  INDX  DONE
+    HEAD  [UPDT...  FRAM]...  [SIDE...]  INDX  DONE
 
 HEAD comes first (`header`), then frames in order, each update before the frames that use it (`frames`). What sums up
 the file stands at its end (`index`), so a file is written as frames come. Units of other types may stand anywhere.
+SIDE units, which are not critical, hold what goes beside the pictures: pieces of a Matroska file with the audio and
+subtitles of the source, as they are. Payload: number v (0, 1 ...) | piece to the end.
 """
 
 from __future__ import annotations
@@ -24,8 +26,8 @@ from typing import BinaryIO
 from vidcodec.errors import CorruptBitstreamError, TruncatedBitstreamError
 
 MAGIC = b"\x89VDC\r\n\x1a\n"
-HEAD, UPDT, FRAM, INDX, DONE = b"HEAD", b"UPDT", b"FRAM", b"INDX", b"DONE"
-KNOWN_KINDS = (HEAD, UPDT, FRAM, INDX, DONE)
+HEAD, UPDT, FRAM, SIDE, INDX, DONE = b"HEAD", b"UPDT", b"FRAM", b"SIDE", b"INDX", b"DONE"
+KNOWN_KINDS = (HEAD, UPDT, FRAM, SIDE, INDX, DONE)
 
 CRITICAL = 1
 MAX_UNIT = 1 << 30

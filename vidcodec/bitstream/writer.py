@@ -10,10 +10,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import BinaryIO
 
+from vidcodec.bitstream.fields import varint
 from vidcodec.bitstream.frames import FrameUnit, UpdateUnit
 from vidcodec.bitstream.header import Header
 from vidcodec.bitstream.index import Done, IndexEntry, pack_index, symbols_checksum
-from vidcodec.bitstream.units import DONE, FRAM, HEAD, INDX, MAGIC, UPDT, pack_unit
+from vidcodec.bitstream.units import DONE, FRAM, HEAD, INDX, MAGIC, SIDE, UPDT, pack_unit
 from vidcodec.errors import OutputError
 from vidcodec.files import partial_of, publish
 
@@ -40,6 +41,7 @@ class BitstreamWriter:
         self._units = 0
         self._symbols = 0  # crc32 of the symbol checksums so far
         self._frames = 0
+        self._pieces = 0  # of what goes beside the pictures
         self._key: FrameUnit | None = None  # of the chain that is being written, without its payload
         self._first_frames = [0]  # of every update by its number; 0: the base weights
         self._size = 0
@@ -94,6 +96,12 @@ class BitstreamWriter:
         if frame.is_key:
             self._key = replace(frame, payload=b"")
 
+    def write_side(self, piece: bytes) -> None:
+        """Adds the next piece of what goes beside the pictures."""
+        payload = varint(self._pieces) + piece
+        self._add(SIDE, payload, IndexEntry(b"", len(payload)), critical=False)
+        self._pieces += 1
+
     def _check_update(self, frame: FrameUnit) -> None:
         """Whether a key frame's update is at hand."""
         if frame.update >= len(self._first_frames):
@@ -101,8 +109,8 @@ class BitstreamWriter:
         if (first := self._first_frames[frame.update]) > frame.index:
             raise ValueError(f"frame {frame.index} uses update {frame.update}, which is for frames from {first} on")
 
-    def _add(self, kind: bytes, payload: bytes, entry: IndexEntry) -> None:
-        self._write(pack_unit(kind, payload))
+    def _add(self, kind: bytes, payload: bytes, entry: IndexEntry, *, critical: bool = True) -> None:
+        self._write(pack_unit(kind, payload, critical=critical))
         self._entries += entry.to_bytes()
         self._units += 1
 

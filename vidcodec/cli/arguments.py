@@ -9,9 +9,13 @@ import re
 from collections.abc import Callable
 from fractions import Fraction
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from vidcodec.errors import InputError, OutputError, UnsupportedInputError
 from vidcodec.updates.strategy import Strategy
+
+if TYPE_CHECKING:
+    from vidcodec.video import Sampling
 
 SIZE = re.compile(r"\s*(\d+(?:\.\d*)?|\.\d+)\s*([kmg]?)(i?)(b?)\s*", re.ASCII | re.IGNORECASE)
 TIME = re.compile(r"(?:(?:(\d+):)?(\d{1,2}):)?(\d+(?:\.\d*)?|\.\d+)", re.ASCII)
@@ -124,15 +128,33 @@ def add_overwrite(parser: argparse.ArgumentParser, what: str = "OUT where it exi
     parser.add_argument("--overwrite", "-y", action="store_true", help=f"replace {what}")
 
 
-def add_fps(parser: argparse._ActionsContainer) -> None:
+def add_fps(parser: argparse._ActionsContainer, default: str = "2") -> None:
     """--fps."""
     parser.add_argument(
         "--fps",
         type=frames_per_second,
-        default=frames_per_second("2"),
+        default=frames_per_second(default),
         metavar="RATE",
-        help="frames per second to take, like 2, 0.5 or 30000/1001; source: every frame (default: 2)",
+        help=f"frames per second to take, like 2, 0.5 or 30000/1001; source: every frame (default: {default})",
     )
+
+
+def add_sampling(parser: argparse.ArgumentParser, default: str = "2") -> argparse._ArgumentGroup:
+    """The options that say which frames are taken; see `sampling_of`. Returns their group."""
+    which = parser.add_argument_group("which frames")
+    rate = which.add_mutually_exclusive_group()
+    add_fps(rate, default)
+    rate.add_argument("--keyframes", action="store_true", help="take the source's own key frames instead")
+    which.add_argument("--start", type=seconds, default=0.0, metavar="TIME", help="begin here: seconds or [hh:]mm:ss")
+    which.add_argument("--duration", type=duration, metavar="TIME", help="end so much later (default: at the end)")
+    return which
+
+
+def sampling_of(args: argparse.Namespace) -> Sampling:
+    """What the options of `add_sampling` say."""
+    from vidcodec.video import Sampling
+
+    return Sampling(args.fps, args.keyframes, args.start, args.duration)
 
 
 def add_seed(parser: argparse._ActionsContainer, of: str = "of the random choices") -> None:
@@ -171,6 +193,16 @@ def add_general_options(parser: argparse.ArgumentParser, *, json: str = "") -> N
     if json:
         parser.add_argument("--json", action="store_true", help=json)
     parser.add_argument("--debug", action="store_true", default=argparse.SUPPRESS, help=argparse.SUPPRESS)
+
+
+def add_cluster(parser: argparse.ArgumentParser) -> None:
+    """--ray."""
+    parser.add_argument(
+        "--ray",
+        metavar="ADDRESS",
+        help="run on this Ray cluster ('auto': the one this machine belongs to), whose nodes have vidcodec and the "
+        "same paths (pip install 'vidcodec[ray]'; see docs/clusters.md)",
+    )
 
 
 def use_threads(count: int | None) -> None:

@@ -56,6 +56,12 @@ def add_parser(subparsers: Any) -> None:
         metavar="A:B",
         help="only frames A up to, not including B; A:, :B and A work too; they count from 0 (default: all)",
     )
+    parser.add_argument(
+        "--audio",
+        choices=("copy", "none"),
+        default="copy",
+        help="put what audio and subtitles IN.vdc carries into .mkv, or leave them out (default: %(default)s)",
+    )
     add_model_options(parser)
     add_general_options(parser, json=NDJSON)
     parser.set_defaults(run=run, parser=parser, interrupted="nothing was written")
@@ -78,6 +84,7 @@ def run(args: argparse.Namespace) -> int:
             overwrite=args.overwrite,
             weights=args.weights,
             device=args.device,
+            audio=args.audio == "copy",
             progress=lambda done, total: progress("decode", done / total, {"frames": done}),
         )
     done, expected, notes, problems = result.frames, result.expected, result.notes, result.problems

@@ -4,27 +4,32 @@ from __future__ import annotations
 
 import argparse
 import math
+import shutil
+import sys
 from dataclasses import fields
 from pathlib import Path
+from tempfile import NamedTemporaryFile
 from typing import TYPE_CHECKING, Any
 
 from vidcodec.cli import console
 from vidcodec.cli.arguments import (
     NDJSON,
-    add_fps,
+    add_cluster,
     add_general_options,
     add_model_options,
     add_overwrite,
+    add_sampling,
     add_seed,
     check_input,
     check_output,
-    duration,
     number,
-    seconds,
+    sampling_of,
     size_in_bytes,
     update_parameters,
     use_threads,
+    whole,
 )
+from vidcodec.cli.parser import UsageError
 from vidcodec.cli.progress import Progress
 from vidcodec.codec.presets import ADAPT, PRESETS, QUANTIZERS, REFINE, UPDATE_PRIORS
 from vidcodec.updates.strategy import PAYING
@@ -32,6 +37,7 @@ from vidcodec.updates.strategy import PAYING
 if TYPE_CHECKING:
     from vidcodec.codec.encode import EncodeResult
 
+PIPE = Path("-")
 ADAPT_HELP = {
     "none": "the shipped model as it is",
     "encoder": "only the encoder: nothing is sent, decoding stays as it is",
@@ -64,6 +70,8 @@ examples:
   vidcodec encode talk.mp4 -o t.vdc --refine none --quantizer rdoq      quick, and a little smaller than uniform
   vidcodec encode clip.mp4 -o c.vdc --update-parameters learned         for short videos: update what pays for its bits
   vidcodec encode day.mp4 -o day.vdc --preset best --work day.work      stopped? the same command goes on
+  ffmpeg -i rtsp://camera -t 3600 -c copy -f matroska - | vidcodec encode - -o hour.vdc --preset fast
+  vidcodec encode day.mp4 -o day.vdc --preset fast --workers 8          frames in eight processes, the same file
   vidcodec encode scan.png -o scan.vdc --lossless      every sample as it was; RGB stays RGB
   vidcodec encode talk.mp4 -o t.vdc --lossless --fps source             every frame of a video, and every sample of it
   vidcodec encode talk.mp4 -o t.vdc --json | jq -c 'select(.event == "result")'
@@ -79,19 +87,18 @@ def add_parser(subparsers: Any) -> None:
         description="Sample frames, adapt the codec to them and write one .vdc file. The model update that decoders "
         "need is in the file; where adapting does not pay, none is sent.",
     )
-    parser.add_argument("input", type=Path, metavar="IN", help="a video or picture, anything FFmpeg opens")
+    parser.add_argument(
+        "input",
+        type=Path,
+        metavar="IN",
+        help="a video or picture, anything FFmpeg opens; - for what comes through a pipe",
+    )
     parser.add_argument(
         "-o", "--output", type=Path, metavar="OUT.vdc", help="the file to write (default: IN with .vdc)"
     )
     add_overwrite(parser)
 
-    which = parser.add_argument_group("which frames")
-    rate = which.add_mutually_exclusive_group()
-    add_fps(rate)
-    rate.add_argument("--keyframes", action="store_true", help="take the source's own key frames instead")
-    which.add_argument("--start", type=seconds, default=0.0, metavar="TIME", help="begin here: seconds or [hh:]mm:ss")
-    which.add_argument("--duration", type=duration, metavar="TIME", help="end so much later (default: at the end)")
-    which.add_argument(
+    add_sampling(parser).add_argument(
         "--key-interval",
         dest="key_seconds",
         type=number(0),
@@ -99,6 +106,13 @@ def add_parser(subparsers: Any) -> None:
         metavar="SECONDS",
         help="let frames refer to the one before, where that costs less, and begin anew after so many seconds: for "
         "cameras that stand still, 60 (default: 0, every frame by itself)",
+    )
+
+    parser.add_argument(
+        "--audio",
+        choices=("none", "copy"),
+        default="none",
+        help="copy: keep audio and subtitles as they are, for decode to put into .mkv (default: %(default)s)",
     )
 
     size = parser.add_argument_group("size and quality", "at most one of these")
@@ -196,15 +210,36 @@ def add_parser(subparsers: Any) -> None:
         "CompressAI's like compressai:mbt2018-mean:4 (default: %(default)s)",
     )
     add_model_options(parser)
+    parser.add_argument(
+        "--workers",
+        type=whole(1, 1024),
+        default=1,
+        metavar="N",
+        help="code the frames of a long video in so many processes, which share the cores; the file is the same",
+    )
+    add_cluster(parser)
     add_general_options(parser, json=f"{NDJSON}; errors as well")
     parser.set_defaults(run=run, parser=parser, interrupted="nothing was written")
 
 
 def run(args: argparse.Namespace) -> int:
     """Encode; prints a summary."""
+    if args.input == PIPE:
+        if args.output is None:
+            raise UsageError("what comes through a pipe has no name: give -o OUT.vdc")
+        check_output(args.output, overwrite=args.overwrite, suffix=".vdc")
+        # Frames are read more than once, so what is coded is kept: as it came, not as pictures.
+        with NamedTemporaryFile(prefix=f".{args.output.name}.", dir=args.output.parent) as kept:
+            shutil.copyfileobj(sys.stdin.buffer, kept, 1 << 20)
+            kept.flush()
+            return _encode(args, Path(kept.name), args.output)
     check_input(args.input)
     output = args.output or args.input.with_suffix(".vdc")
     check_output(output, overwrite=args.overwrite, source=args.input, suffix=".vdc")
+    return _encode(args, args.input, output)
+
+
+def _encode(args: argparse.Namespace, source: Path, output: Path) -> int:
     if args.work:
         args.interrupted = f"finished steps are kept in {args.work}: the same command goes on from them"
     with Progress(json=args.json) as progress:
@@ -212,14 +247,20 @@ def run(args: argparse.Namespace) -> int:
         use_threads(args.threads)
         from vidcodec.codec.encode import encode_video
         from vidcodec.codec.options import EncodeOptions
-        from vidcodec.video import Sampling
+        from vidcodec.executor import open_executor
+        from vidcodec.executor.local import cores
 
         options = EncodeOptions(
-            sampling=Sampling(args.fps, args.keyframes, args.start, args.duration),
+            sampling=sampling_of(args),
             max_minutes=args.max_time,
             **{f.name: getattr(args, f.name) for f in fields(EncodeOptions) if f.name in args},
         )
-        result = encode_video(args.input, output, options, progress)
+        if args.workers == 1 and args.ray is None:
+            result = encode_video(source, output, options, progress)
+        else:
+            threads = args.threads or max(1, cores() // args.workers)
+            with open_executor(args.workers, threads, args.ray) as executor:
+                result = encode_video(source, output, options, progress, executor)
     console.outcome(result, summary, json=args.json)
     return 0
 
@@ -229,6 +270,8 @@ def summary(r: EncodeResult) -> str:
     frames = f"{r.frames} frame{'s' * (r.frames != 1)} of {r.width}x{r.height}"
     names = ("samples", "hashes") if r.lossless else ("y", "z")
     parts = {"model update": r.update_size, names[0]: r.y_size, names[1]: r.z_size}
+    if r.sound_size:
+        parts["audio and subtitles"] = r.sound_size
     parts["container"] = r.size - sum(parts.values())
     rows = [(name, f"{size:,.0f} bytes", console.share(size, r.size)) for name, size in parts.items()]
     q = r.quality_figures

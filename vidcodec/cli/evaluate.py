@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vidcodec.cli import console
-from vidcodec.cli.arguments import Fail, add_fps, add_general_options, whole
+from vidcodec.cli.arguments import Fail, add_cluster, add_fps, add_general_options, whole
 from vidcodec.cli.progress import clock
 from vidcodec.errors import InputError, OutputError
 
@@ -102,6 +102,7 @@ def add_parser(subparsers: Any) -> None:
         metavar="N",
         help="of each point, where the codec can use them; the conventional ones use one (default: %(default)s)",
     )
+    add_cluster(parser)
     add_general_options(parser, json="print NDJSON on stdout: an event per point, at last one result event")
     parser.set_defaults(run=run, parser=parser, interrupted="finished points are kept: run it again to go on")
 
@@ -125,8 +126,8 @@ def run(args: argparse.Namespace) -> int:
         raise OutputError(f"{args.out} is no folder: give another --out")
     from vidcodec.evaluation.clips import FrameChoice
     from vidcodec.evaluation.evaluate import Request, evaluate
-    from vidcodec.evaluation.provenance import cores
     from vidcodec.evaluation.rivals import parse_codecs
+    from vidcodec.executor.local import cores
 
     request = Request(
         clips=args.clips,
@@ -139,6 +140,7 @@ def run(args: argparse.Namespace) -> int:
         metric=args.metric,
         jobs=args.jobs or max(1, cores() // args.threads),
         threads=args.threads,
+        cluster=args.ray,
         cache=args.cache,
         command=shlex.join(["vidcodec", *sys.argv[1:]]),
     )

@@ -12,11 +12,13 @@ from vidcodec.cli.arguments import (
     NDJSON,
     add_general_options,
     add_overwrite,
+    add_sampling,
     add_seed,
     add_threads,
     check_input,
     check_output,
     number,
+    sampling_of,
     update_parameters,
     use_threads,
     whole,
@@ -32,6 +34,7 @@ EPILOG = """\
 examples:
   vidcodec filter encode talk.mov -o talk.mp4 --codec x265 --crf 32
   vidcodec filter encode talk.mov -o talk.mkv --codec svtav1 --crf 40 --profile small
+  vidcodec filter encode cam.mkv -o cam-2fps.mkv --codec svtav1 --fps 2     two frames a second of a fixed camera
   vidcodec filter encode coded.mp4 --copy --source master.mkv -o out.mp4     the pictures stay bit for bit
   vidcodec filter decode talk.mp4 -o enhanced.mkv                           filtered, lossless
 """
@@ -77,11 +80,17 @@ def _add_encode(what: Any) -> None:
     )
     add_overwrite(parser)
 
+    add_sampling(parser, "source")
     coding = parser.add_argument_group("coding")
-    coding.add_argument("--codec", choices=("x264", "x265", "svtav1"), default="x265", help="(default: %(default)s)")
+    coding.add_argument(
+        "--codec",
+        choices=("x264", "x265", "svtav1", "vvenc"),
+        default="x265",
+        help="vvenc needs an ffmpeg with libvvenc: pip install 'vidcodec[vvc]' (default: %(default)s)",
+    )
     rate = coding.add_mutually_exclusive_group()
     rate.add_argument("--crf", type=number(0, 63), metavar="N", help="the codec's constant quality (default: 28)")
-    rate.add_argument("--qp", type=whole(0, 63), metavar="N", help="a constant quantiser instead")
+    rate.add_argument("--qp", type=whole(0, 63), metavar="N", help="a constant quantiser instead (vvenc: 32)")
     coding.add_argument("--codec-preset", metavar="NAME", help="the codec's own preset (default: medium; svtav1: 8)")
     coding.add_argument(
         "--copy", action="store_true", help="IN is coded already: its pictures stay as they are, bit for bit"
@@ -180,7 +189,7 @@ def run_encode(args: argparse.Namespace) -> int:
         raise UsageError("--source goes with --copy; without it the input itself is the source")
     if args.copy and (args.crf is not None or args.qp is not None or args.codec_preset):
         raise UsageError("--copy leaves the pictures as they are: no --crf, --qp or --codec-preset with it")
-    limit = 63 if args.codec == "svtav1" else 51
+    limit = 63 if args.codec in ("svtav1", "vvenc") else 51
     if max(args.crf or 0, args.qp or 0) > limit:
         raise UsageError(f"--crf and --qp of {args.codec} end at {limit}")
     for path in filter(None, (args.input, args.source)):
@@ -210,6 +219,7 @@ def run_encode(args: argparse.Namespace) -> int:
         options = FilterEncodeOptions(
             preset=args.codec_preset,
             copy_of=args.source,
+            sampling=sampling_of(args),
             finetune=tuning,
             **{k: getattr(args, k) for k in ("codec", "crf", "qp", "profile", "weights", "segment")},
         )

@@ -75,13 +75,13 @@ class ShowVersion(argparse.Action):
 
 def build_parser() -> Parser:
     """The whole command line."""
-    from vidcodec.cli import decode, encode, evaluate, fetch, filter, info, train, verify
+    from vidcodec.cli import batch, decode, encode, evaluate, fetch, filter, info, train, verify
 
     parser = Parser(prog="vidcodec", description=DESCRIPTION, epilog=EPILOG)
     parser.add_argument("--version", action=ShowVersion, nargs=0, help="print the version")
     parser.add_argument("--debug", action="store_true", help="show the traceback of unexpected errors")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", dest="command")
-    for module in (encode, decode, info, verify, filter, train, fetch, evaluate):
+    for module in (encode, decode, info, verify, filter, train, fetch, evaluate, batch):
         module.add_parser(commands)
     return parser
 
@@ -93,6 +93,9 @@ def parse(words: list[str]) -> argparse.Namespace:
     """
     if words[:1] == ["train"] and words[1:] and words[1].startswith("-") and words[1] not in ("-h", "--help"):
         words = ["train", "codec", *words[1:]]  # what is trained unless said otherwise
+    # What batch runs comes after '--', for the parser of the command that it is.
+    split = words.index("--") if words[:1] == ["batch"] and "--" in words else len(words)
+    words, after = words[:split], words[split + 1 :]
     parser = build_parser()
     args, unknown = parser.parse_known_args(words)
     if unknown:
@@ -100,4 +103,5 @@ def parse(words: list[str]) -> argparse.Namespace:
     if not hasattr(args, "run"):
         getattr(args, "parser", parser).print_help(sys.stderr)
         raise SystemExit(UsageError.exit_code)
+    args.words = after
     return args

@@ -19,7 +19,7 @@ Figures = dict[str, Any]
 
 def describe(figures: Figures) -> str:
     """The figures a person wants to see, in short."""
-    parts = []
+    parts = [figures["text"]] if "text" in figures else []
     if "frames" in figures:
         parts.append(f"{figures['frames']} frame{'s' * (figures['frames'] != 1)}")
     if "bytes" in figures:

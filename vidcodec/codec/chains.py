@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
+from fractions import Fraction
 from functools import cache
-from itertools import islice
+from itertools import chain, count, groupby, islice
 from typing import Any, NamedTuple
 
 from vidcodec.codec.candidates import Candidate, MeasuredFrame
@@ -37,22 +38,38 @@ class Chains:
         self.coder = cache(self._coder)
         self.extra: bytes = self.coder(level).chain_extra
 
-    def code(self, frames: Iterable[Frame]) -> Iterator[MeasuredFrame]:
-        """All frames, coded; the first is a key frame, and one is due after `key_seconds` at the latest."""
+    def intervals(self) -> Iterator[tuple[int, Iterator[Frame]]]:
+        """All frames in stretches of `key_seconds`, each with the number of its first one: no chain crosses their ends.
+
+        A stretch is read while it is used; the next one begins where it ends.
+        """
+        for _, group in groupby(enumerate(self.job.footage), key=lambda item: self._interval(item[1])):
+            numbered = iter(group)
+            start, frame = next(numbered)
+            yield start, chain([frame], (f for _, f in numbered))
+
+    def code(self, start: int, frames: Iterable[Frame]) -> Iterator[MeasuredFrame]:
+        """The frames of an interval, coded, from number `start` on; the first is a key frame."""
         source, ahead = iter(frames), deque[Frame]()
-        last, key = None, None
-        for index in range(len(self.job.footage)):
+        last: _Last | None = None
+        for index in count(start):
             ahead.extend(islice(source, LOOK - len(ahead)))
+            if not ahead:
+                return
             frame = ahead.popleft()
-            if last is None or key is None or self._seconds(key, frame) >= self.job.options.key_seconds:
+            if last is None:
                 last = self._key(index, frame, ahead)
             else:
                 cut = not last.frame.unit.is_key
                 last = self._next(index, frame, last)
                 if cut and last.frame.unit.is_key:
                     last = self._key(index, frame, ahead)
-            key = frame if last.frame.unit.is_key else key
             yield last.frame
+
+    def _interval(self, frame: Frame) -> int:
+        """The number of a frame's interval."""
+        passed = (frame.pts - self.job.footage.sample[0].pts) * self.job.format.time_base
+        return int(passed // Fraction(self.job.options.key_seconds))
 
     def _coder(self, level: RateLevel) -> Any:
         decisions = decisions_of(self.job, self.candidate, level)
@@ -94,8 +111,10 @@ class Chains:
         """Frames of a chain that begins with a frame, if nothing ends it before its time."""
         if not ahead:
             return 1
+        end = (self._interval(frame) + 1) * self.job.options.key_seconds
+        seconds = end - self._seconds(self.job.footage.sample[0], frame)
         apart = self._seconds(frame, ahead[-1]) / len(ahead)
-        return min(left, max(1, round(self.job.options.key_seconds / apart))) if apart > 0 else left
+        return min(left, max(1, round(seconds / apart))) if apart > 0 else left
 
     def _measured(self, index: int, frame: Frame, coded: CodedFrame, level: RateLevel, compare: bool) -> _Last:
         return _Last(MeasuredFrame.of(index, frame, coded, self.candidate, level, compare=compare), coded.left)

@@ -2,24 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from itertools import islice
-
-import torch
 
 from vidcodec.codec.candidates import Candidate, CodedVideo, MeasuredFrame
 from vidcodec.codec.chains import Chains
 from vidcodec.codec.fitting import code_fitted
 from vidcodec.codec.job import Job
+from vidcodec.codec.shares import ShareDone
 from vidcodec.codec.steps import decisions_of
-from vidcodec.codec.work import network_digest, pack_frames, unpack_frames
+from vidcodec.codec.work import CameFrom, network_digest, pack_frames, step_digest, unpack_frames
 from vidcodec.families.planes import padded_size
 from vidcodec.rate import RateLevel
 from vidcodec.video import Frame
 
 # A long video that is coded one way has one picture in so many compared with its source, but this many at least.
 COMPARED, LEAST_COMPARED = 8, 16
+
+# Luma samples coded together and kept, some seconds' work; of a shorter video this share, for processes to share.
+KEPT_PIXELS, LEAST_BATCHES = 16_000_000, 16
 
 # Luma samples refined together: more fill a GPU better, and take more memory.
 IN_FLIGHT = {"cpu": 1_500_000, "cuda": 12_000_000}
@@ -43,23 +45,66 @@ def code(
         return code_fitted(job, candidate, level)
     if candidate.refine != "none" and picked is None:
         return _refined(job, candidate, level, known)
-    count = len(job.footage if picked is None else picked)
-    stride = max(1, min(COMPARED, count // LEAST_COMPARED)) if picked is None and job.codes_once else 1
-    if picked is None and job.in_chains:
-        chains = Chains(job, candidate, level, stride)
-        video = CodedVideo(candidate, level, chains.extra)
-        for measured in chains.code(job.footage):
-            video.append(measured)
-            job.report(f"code {candidate.name}", len(video) / count, {})
-        return video
     coder = candidate.family.picture_coder(level, job.format, decisions=decisions_of(job, candidate, level))
-    video = CodedVideo(candidate, level, coder.extra)
-    for i, frame in enumerate(job.footage if picked is None else picked):
-        coded = coder.encode(frame)
-        video.append(MeasuredFrame.of(i, frame, coded, candidate, level, compare=i % stride == 0))
-        if picked is None:
-            job.report(f"code {candidate.name}", (i + 1) / count, {})
+    if picked is not None:
+        video = CodedVideo(candidate, level, coder.extra)
+        for i, frame in enumerate(picked):
+            video.append(MeasuredFrame.of(i, frame, coder.encode(frame), candidate, level))
+        return video
+    count = len(job.footage)
+    stride = max(1, min(COMPARED, count // LEAST_COMPARED)) if job.codes_once else 1
+    stage, name = ("coded", _digest(job, candidate), candidate.settings, level), f"code {candidate.name}"
+    chains = Chains(job, candidate, level, stride) if job.in_chains else None
+    video = CodedVideo(candidate, level, chains.extra if chains else coder.extra)
+
+    def make(start: int, frames: Iterable[Frame]) -> Iterator[MeasuredFrame]:
+        for i, frame in enumerate(frames, start):
+            yield MeasuredFrame.of(i, frame, coder.encode(frame), candidate, level, compare=i % stride == 0)
+            job.report(name, (i + 1) / count, {})
+
+    size = max(1, min(KEPT_PIXELS // (job.format.width * job.format.height), -(-count // LEAST_BATCHES)))
+    batches = chains.intervals() if chains else _batches(job, size)
+    for _, found in _kept(job, stage, name, batches, chains.code if chains else make):
+        for measured in found:
+            video.append(measured)
+        job.report(name, len(video) / count, {})
     return video
+
+
+Batch = tuple[int, Iterable[Frame]]  # number of the first frame, all of them
+
+
+def _kept(
+    job: Job,
+    stage: CameFrom,
+    name: str,
+    batches: Iterable[Batch],
+    make: Callable[[int, Iterable[Frame]], Iterable[MeasuredFrame]],
+) -> Iterator[tuple[int, list[MeasuredFrame]]]:
+    """Every batch of all frames, coded: as it was kept, by a process that helps, or by `make`, and then kept.
+
+    stage: what this coding came from. A process that has a share of it raises ShareDone at its end.
+    """
+    named = step_digest(stage)
+    share = job.share if job.share and job.share.stage == named else None
+    if job.helpers:
+        job.helpers.code(named, name, job.report)
+    for number, (start, frames) in enumerate(batches):
+        came_from = (*stage, start)
+        if kept := job.work.load(came_from):
+            yield start, unpack_frames(kept[1])
+        elif share is None or number % share.of == share.number:
+            found = list(make(start, frames))
+            if found and job.budget.left > 0:  # another run may have more time
+                job.work.save(came_from, {}, pack_frames(found))
+            yield start, found
+    if share:
+        raise ShareDone
+
+
+def _digest(job: Job, candidate: Candidate) -> str:
+    """Names a candidate's network, where that matters."""
+    return network_digest(candidate.family.network) if job.options.work else ""
 
 
 def _refined(job: Job, candidate: Candidate, level: RateLevel, known: CodedVideo | None) -> CodedVideo:
@@ -74,41 +119,42 @@ def _refined(job: Job, candidate: Candidate, level: RateLevel, known: CodedVideo
         known = code(job, replace(candidate, refine="none"), level) if job.in_chains else None
     video = CodedVideo(candidate, level, known.extra if known is not None else plain.extra)
     height, width = padded_size(job.format.height, job.format.width, family.multiple)
-    digest = network_digest(family.network) if job.options.work else ""
-    for batch, pictures in _batches(job, height * width, family.device):
-        # What others refer to stays as it is, and what refers to others.
-        numbers = [i for i in batch if known is None or not (job.in_chains and known.is_bound(i))]
-        frames = [f for i, f in zip(batch, pictures, strict=True) if i in numbers]
-        came_from = ("refined", digest, candidate.settings, candidate.refine, level, numbers)
-        left = job.budget.left * len(batch) / (count - batch.start)
+    stage = ("refined", _digest(job, candidate), candidate.settings, candidate.refine, level)
+    name = f"refine {candidate.name}"
 
-        def progress(share: float, batch: range = batch) -> None:
-            job.report(f"refine {candidate.name}", (batch.start + share * len(batch)) / count, {})
+    def bound(i: int) -> bool:  # what others refer to stays as it is, and what refers to others
+        return known is not None and job.in_chains and known.is_bound(i)
 
-        if not numbers:
-            found = []
-        elif kept := job.work.load(came_from):
-            found = unpack_frames(kept[1])
-        else:
-            ways = refiner.encode(frames, numbers, left, progress) if left > 0 else [[plain.encode(f)] for f in frames]
-            found = []
-            for i, frame, coded in zip(numbers, frames, ways, strict=True):
-                measured = (MeasuredFrame.of(i, frame, c, candidate, level) for c in coded)
-                found.append(min(measured, key=lambda m: m.cost(trade_off, job.format)))
-            if left > 0:
-                job.work.save(came_from, {}, pack_frames(found))
-        refined = dict(zip(numbers, found, strict=True))
-        for i in batch:
+    def make(start: int, pictures: Iterable[Frame]) -> list[MeasuredFrame]:
+        frames = {i: frame for i, frame in enumerate(pictures, start) if not bound(i)}
+        if not frames:
+            return []
+        left = job.budget.left * len(frames) / (count - start)
+
+        def progress(share: float) -> None:
+            job.report(name, (start + share * len(frames)) / count, {})
+
+        pictures, numbers = list(frames.values()), list(frames)
+        ways = refiner.encode(pictures, numbers, left, progress) if left > 0 else [[plain.encode(f)] for f in pictures]
+        measured = (
+            [MeasuredFrame.of(i, f, c, candidate, level) for c in coded]
+            for i, f, coded in zip(numbers, pictures, ways, strict=True)
+        )
+        return [min(tried, key=lambda m: m.cost(trade_off, job.format)) for tried in measured]
+
+    size = max(1, IN_FLIGHT.get(family.device.type, IN_FLIGHT["cpu"]) // (height * width))
+    for start, found in _kept(job, stage, name, _batches(job, size), make):
+        refined = {m.unit.index: m for m in found}
+        for i in range(start, min(start + size, count)):
             ways_there = [refined.get(i), None if known is None else known[i]]
             video.append(min(filter(None, ways_there), key=lambda m: m.cost(trade_off, job.format)))
-        progress(1.0)
+        job.report(name, len(video) / count, {})
     return video
 
 
-def _batches(job: Job, pixels: int, device: torch.device) -> Iterator[tuple[range, list[Frame]]]:
-    """Numbers and frames in order, as many of `pixels` luma samples together as the device takes."""
-    size = max(1, IN_FLIGHT.get(device.type, IN_FLIGHT["cpu"]) // pixels)
+def _batches(job: Job, size: int) -> Iterator[Batch]:
+    """All frames in order, `size` at a time."""
     frames, start = iter(job.footage), 0
     while batch := list(islice(frames, size)):
-        yield range(start, start + len(batch)), batch
+        yield start, batch
         start += len(batch)

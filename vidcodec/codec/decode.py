@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from itertools import chain
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from vidcodec.bitstream import BitstreamReader
@@ -67,6 +68,15 @@ class VideoDecoder(Closing):
     def __len__(self) -> int:
         """Frames the file was written with, intact or not, as far as it tells."""
         return self.reader.frame_count
+
+    def sound(self, folder: Path) -> Path | None:
+        """Audio and subtitles of the source, as a Matroska file in a folder; None where the file carries none."""
+        path = None
+        for piece in self.reader.side():
+            path = folder / "sound.mka"
+            with path.open("ab") as file:
+                file.write(piece)
+        return path
 
     def _family_of_update(self, number: int) -> Family:
         """The base with updates on top, from the base's own to this one; 0: the base as it is."""
@@ -140,9 +150,12 @@ def decode_video(
     overwrite: bool = False,
     weights: Path | None = None,
     device: str = "auto",
+    audio: bool = True,
     progress: Callable[[int, int], None] | None = None,
 ) -> DecodeResult:
     """Decode frames [start, stop) to a .y4m, .mkv (FFV1), .mp4 file or a folder of PNG.
+
+    audio: put what audio and subtitles the file carries into a .mkv with all frames.
 
     Raises BitstreamError when not one frame of the range can be decoded; nothing is
     written then.
@@ -157,7 +170,15 @@ def decode_video(
         if first is None:
             reason = "; ".join(decoder.problems[:3]) or "it holds no frames"
             raise CorruptBitstreamError(f"no frame of {Path(source).name} can be decoded: {reason}")
-        with open_writer(output, decoder.format, overwrite=overwrite) as writer:
+        with (
+            TemporaryDirectory(prefix="vidcodec-") as folder,
+            open_writer(output, decoder.format, overwrite=overwrite) as writer,
+        ):
+            if audio and (sound := decoder.sound(Path(folder))):
+                if stop - start == len(decoder):
+                    writer.add_sound(sound)
+                else:
+                    writer.notes.append("audio and subtitles are left out of a part of the frames")
             for index, frame, _ in chain([first], frames):
                 writer.write(frame)
                 if progress:

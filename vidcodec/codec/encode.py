@@ -16,11 +16,15 @@ and refined frames are kept in a folder where one is given (`vidcodec.codec.work
 
 from __future__ import annotations
 
+import math
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
+from fractions import Fraction
 from functools import cache
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from vidcodec.codec.candidates import Candidate, CodedVideo
@@ -34,12 +38,15 @@ from vidcodec.codec.options import EncodeOptions
 from vidcodec.codec.presets import DEFAULT_QUALITY
 from vidcodec.codec.quality import quality_figures
 from vidcodec.codec.ratecontrol import Target, meet_target, search_level
+from vidcodec.codec.shares import Helpers, Share
 from vidcodec.codec.steps import quantised, steps_of
 from vidcodec.codec.work import Work, work_key
 from vidcodec.denormals import flushed_denormals
-from vidcodec.errors import RateControlError
+from vidcodec.errors import RateControlError, UnsupportedInputError
+from vidcodec.executor import Executor
 from vidcodec.families import load_family
 from vidcodec.rate import RateLevel
+from vidcodec.video.passed import write_sound
 
 SEARCH_FRAMES = 6
 FITTED_SHARE = 0.5  # of the time left, for one of the fits that a target may take
@@ -51,7 +58,8 @@ class EncodeResult:
     """What was written; sizes in bytes, rates in bits per pixel of the sampled frames.
 
     compared: frames whose decoded pictures the quality figures are of: all, or an even part of a long video that was
-    coded one way. Without loss there is no z but the frames' hashes, and no PSNR to tell.
+    coded one way. Without loss there is no z but the frames' hashes, and no PSNR to tell. sound_size: of audio and
+    subtitles, which bpp leaves out.
     """
 
     output: Path
@@ -72,6 +80,7 @@ class EncodeResult:
     curve: list[dict]
     notes: list[str]
     lossless: bool = False
+    sound_size: int = 0
 
     def to_dict(self) -> dict[str, Any]:
         d = {k: getattr(self, k) for k in self.__dataclass_fields__ if k not in ("output", "quality_figures")}
@@ -84,30 +93,68 @@ def encode_video(
     output: str | os.PathLike[str],
     options: EncodeOptions | None = None,
     report: Report | None = None,
+    executor: Executor | None = None,
 ) -> EncodeResult:
     """Compress `source` into the .vdc file `output`.
+
+    executor: codes and refines frames in processes of its own; the file is the same as without it, and settings and
+    finetuning stay in this process. Without `options.work` steps are exchanged in a folder beside the output.
 
     Raises InputError and its kin for the source, ModelError for the model, OutputError for
     the target, RateControlError when a target cannot be met. The output appears only when
     it is complete.
     """
-    o, report, record = options or EncodeOptions(), report or (lambda *_: None), Record()
-    # What is missing is told before a long video is read.
-    family = load_family(o.network, o.weights, pick_device(o.device))
-    plan = Plan.of(o, family)
-    with record.timed("read"):
-        footage = Footage(Path(source), o.sampling, report, exact=family.lossless)
-    with footage:
-        record.notes.extend(footage.notes)
-        work = Work(o.work, work_key(o, family, footage) if o.work else "", record.notes)
-        budget = Budget(60 * o.max_minutes)
-        job = Job(Path(output), o, family, plan, footage, work, budget, record, report)
-        result = _write(job, _best(job))
-        work.finish()
+    o, output, report = options or EncodeOptions(), Path(output), report or (lambda *_: None)
+    if executor and math.isfinite(o.max_minutes):
+        raise UnsupportedInputError("other processes would not know what is left of 'max_minutes': leave it out")
+    with ExitStack() as stack:
+        if executor and not o.work:
+            beside = stack.enter_context(TemporaryDirectory(prefix=f".{output.name}.", dir=output.parent))
+            o = replace(o, work=Path(beside))
+        job = stack.enter_context(opened(Path(source), output, o, report, executor=executor))
+        result = _write(job, coded(job))
+        job.work.finish()
         return result
 
 
-def _best(job: Job) -> CodedVideo:
+@contextmanager
+def opened(
+    source: Path,
+    output: Path,
+    o: EncodeOptions,
+    report: Report,
+    *,
+    executor: Executor | None = None,
+    share: Share | None = None,
+) -> Iterator[Job]:
+    """An encode with its frames read."""
+    # What is missing is told before a long video is read.
+    record, family = Record(), load_family(o.network, o.weights, pick_device(o.device))
+    plan = Plan.of(o, family)
+    with record.timed("read"):
+        footage = Footage(source, o.sampling, report, exact=family.lossless)
+    with footage, ExitStack() as stack:
+        record.notes.extend(footage.notes)
+        work = Work(o.work, work_key(o, family, footage) if o.work else "", record.notes)
+        sound = None
+        if o.audio == "copy" and share is None:
+            sound = _sound(source, footage, stack.enter_context(TemporaryDirectory(prefix="vidcodec-")), record.notes)
+        helpers = Helpers(executor, source, o, record.notes) if executor and not family.fitted else None
+        yield Job(
+            output, o, family, plan, footage, work, Budget(60 * o.max_minutes), record, report, helpers, share, sound
+        )
+
+
+def _sound(source: Path, footage: Footage, folder: str, notes: list[str]) -> Path | None:
+    """A file in a folder with the audio and subtitles of what a footage shows, None where there are none."""
+    path, sampling = Path(folder, "sound.mka"), footage.sampling
+    first = footage.sample[0].pts * footage.format.time_base
+    begin = first if sampling.begin else Fraction(-1)
+    found = write_sound(source, path, begin, None if sampling.span is None else first + sampling.span, notes)
+    return path if found else None
+
+
+def coded(job: Job) -> CodedVideo:
     """All frames coded the way that costs least, or that meets the target with least."""
     target = Target.of(job.options, job.footage.pixels)
     candidate = Candidate("plain", job.family)
@@ -142,7 +189,8 @@ def _better(job: Job, best: CodedVideo, other: CodedVideo) -> CodedVideo:
 
 def _write(job: Job, video: CodedVideo) -> EncodeResult:
     f, top, record, candidate = job.format, job.family.top.steps, job.record, video.candidate
-    size = write_file(job.output, job.family, f, candidate.update, video.units, extra=video.extra)
+    size = write_file(job.output, job.family, f, candidate.update, video.units, video.extra, job.sound)
+    sound = job.sound.stat().st_size if job.sound else 0
     y, z = (sum(bits) / 8 for bits in zip(*video.bits, strict=True))
     return EncodeResult(
         output=job.output,
@@ -155,7 +203,8 @@ def _write(job: Job, video: CodedVideo) -> EncodeResult:
         update_size=len(candidate.update),
         z_size=z,
         y_size=y,
-        bpp=8 * size / job.footage.pixels,
+        sound_size=sound,
+        bpp=8 * (size - sound) / job.footage.pixels,
         compared=len(video.compared),
         quality_figures={} if job.family.lossless else quality_figures(video.compared, f.bit_depth),
         seconds=record.seconds,
@@ -230,4 +279,4 @@ def _measure(job: Job, video: CodedVideo, target: Target) -> float:
         return quality_figures(video.compared, job.format.bit_depth)["psnr_yuv"]
     per_frame = units_size(b"", video.units.sizes) / len(video)
     fixed = FILE_OVERHEAD + 2 * len(video.extra) + units_size(video.candidate.update, [])
-    return fixed + per_frame * len(job.footage)
+    return fixed + per_frame * len(job.footage) + (job.sound.stat().st_size if job.sound else 0)

@@ -12,6 +12,8 @@ from vidcodec.entropy.exact import ARITHMETIC_VERSION
 from vidcodec.families.family import Family
 from vidcodec.video import VideoFormat
 
+PIECE = 1 << 20  # bytes of audio and subtitles in a unit, at most
+
 
 def header_of(family: Family, video: VideoFormat, extra: bytes) -> Header:
     """HEAD of a stream of a family's pictures."""
@@ -38,14 +40,27 @@ def header_of(family: Family, video: VideoFormat, extra: bytes) -> Header:
 
 
 def write_file(
-    output: Path, family: Family, video: VideoFormat, update: bytes, frames: Iterable[FrameUnit], extra: bytes = b""
+    output: Path,
+    family: Family,
+    video: VideoFormat,
+    update: bytes,
+    frames: Iterable[FrameUnit],
+    extra: bytes = b"",
+    sound: Path | None = None,
 ) -> int:
-    """HEAD, UPDT where there is an update, FRAM..., INDX, DONE, complete or not at all. Returns the size in bytes."""
+    """HEAD, UPDT where there is an update, FRAM..., the file `sound` in pieces, INDX, DONE, complete or not at all.
+
+    Returns the size in bytes.
+    """
     with BitstreamWriter(output, header_of(family, video, extra)) as writer:
         if update:
             writer.write_update(UpdateUnit(number=1, parent=0, first_frame=0, payload=update))
         for frame in frames:
             writer.write_frame(frame)
+        if sound:
+            with sound.open("rb") as file:
+                while piece := file.read(PIECE):
+                    writer.write_side(piece)
     return output.stat().st_size if output.is_file() else 0
 
 

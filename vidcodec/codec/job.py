@@ -13,6 +13,7 @@ from typing import Any
 from vidcodec.codec.footage import Footage, Report
 from vidcodec.codec.options import EncodeOptions
 from vidcodec.codec.presets import PRESETS
+from vidcodec.codec.shares import Helpers, Share
 from vidcodec.codec.work import Work
 from vidcodec.errors import ModelError
 from vidcodec.families.family import Family
@@ -102,7 +103,9 @@ class Record:
 
 @dataclass(frozen=True, eq=False)
 class Job:
-    """One encode, with its frames at hand."""
+    """One encode, with its frames at hand. helpers: who codes frames, too. share: what this process codes of them.
+    sound: a file of the audio and subtitles that go beside the pictures.
+    """
 
     output: Path
     options: EncodeOptions
@@ -113,6 +116,9 @@ class Job:
     budget: Budget
     record: Record
     report: Report
+    helpers: Helpers | None = None
+    share: Share | None = None
+    sound: Path | None = None
 
     @property
     def format(self) -> VideoFormat:

@@ -32,8 +32,8 @@ class EncodeOptions:
     and refinement, nor of a model that is not made for it. update_parameters is one of `vidcodec.updates.strategy`;
     where None, low rank for large streams (`vidcodec.codec.steps.paying_strategy`), else those of learned importance if
     the weights come with scores, else all. key_seconds: after so many seconds at the latest comes a frame that refers
-    to no other one; 0: none does. work: a folder where finished steps are kept until the file is written, for a later
-    run with these options to go on from.
+    to no other one; 0: none does. audio: 'copy' keeps the source's audio and subtitles, as they are. work: a folder
+    where finished steps are kept until the file is written, for a later run with these options to go on from.
 
     Raises RateControlError, UnsupportedInputError, and ModelNotFoundError for a family that cannot be imported.
     """
@@ -58,6 +58,7 @@ class EncodeOptions:
     seed: int = 0
     lossless: bool = False
     key_seconds: float = 0.0
+    audio: str = "none"
     work: Path | None = None
 
     def __post_init__(self) -> None:
@@ -146,6 +147,7 @@ _CHOICES = {
     "update_prior": UPDATE_PRIORS,
     "refine": REFINE,
     "quantizer": QUANTIZERS,
+    "audio": ("none", "copy"),
     "device": ("auto", "cpu", "cuda"),
 }
 _OPTIONAL = ("refine", "quantizer")

@@ -103,6 +103,11 @@ class Work:
         return self.folder / f"{came_from[0]}-{_digest(came_from)}.step"
 
 
+def step_digest(came_from: CameFrom) -> str:
+    """Names what a step came from."""
+    return _digest(came_from)
+
+
 def work_key(o: EncodeOptions, base: Family, footage: Footage) -> str:
     """Names an encode: everything that its result depends on."""
     options = replace(o, work=None, weights=None)

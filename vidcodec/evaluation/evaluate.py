@@ -23,6 +23,7 @@ from vidcodec.evaluation.provenance import provenance
 from vidcodec.evaluation.results import ClipInfo, CodecInfo, Point, Results
 from vidcodec.evaluation.rivals import Chosen
 from vidcodec.evaluation.runner import Report, Runner, Store, Task
+from vidcodec.executor import open_executor
 
 POINT_VERSION = 2  # raised when what a point holds, or how it is measured, changes
 USUAL_ANCHOR = "x265:intra"
@@ -35,7 +36,8 @@ class Request:
     clips: files, folders, sets. choice: of frames. points: how many rate points a codec, where it has none of its own
     and `qps` (quantisers as H.264 and HEVC count them) say nothing of it. anchor: label of a codec; None: x265:intra
     when it is there, else the first rival, else the first codec. metric: that BD figures use. jobs: points at a time.
-    threads: of each. cache: of fetched sets.
+    threads: of each. cluster: address of a Ray cluster that measures instead of this machine; `folder` is on a path
+    that its nodes share. cache: of fetched sets.
     """
 
     clips: list[str]
@@ -48,6 +50,7 @@ class Request:
     metric: str = bdrate.METRIC
     jobs: int = 1
     threads: int = 1
+    cluster: str | None = None
     cache: Path | None = None
     command: str = ""
 
@@ -80,7 +83,8 @@ def evaluate(
             for chosen, info, points in zip(r.codecs, infos, rates, strict=True)
             for rate in points
         ]
-        measured, failures = Runner(store, jobs=r.jobs, threads=r.threads, report=report).run(tasks)
+        with open_executor(r.jobs, r.threads, r.cluster) as executor:
+            measured, failures = Runner(store, executor, threads=r.threads, report=report).run(tasks)
         points, notes = _with_measured_elsewhere(r, clips, measured)
         results = Results(
             provenance=provenance(r.command),

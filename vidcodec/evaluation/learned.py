@@ -24,7 +24,7 @@ from vidcodec.video import Frame, Sampling, VideoFormat
 CODE = ("bitstream", "codec", "entropy", "families", "latents", "updates", "video", "checkpoint.py", "rate.py")
 SCORES = "-importance.safetensors"  # beside weights, under their name
 # The rate point is a quality, and all codecs get the same frames.
-NOT_OPTIONS = ("sampling", "quality", "target_psnr", "target_bpp", "target_size", "work")
+NOT_OPTIONS = ("sampling", "quality", "target_psnr", "target_bpp", "target_size", "work", "audio")
 CHOICES: dict[str, tuple[str, ...]] = {
     "preset": tuple(PRESETS),
     "adapt": ADAPT,

@@ -32,6 +32,7 @@ from vidcodec.evaluation.evaluate import Request, evaluate
 from vidcodec.evaluation.results import Failure, Point, Results
 from vidcodec.evaluation.rivals import parse_codecs
 from vidcodec.evaluation.runner import State
+from vidcodec.executor.local import cores
 from vidcodec.files import write_whole
 from vidcodec.version import PACKAGE
 
@@ -44,7 +45,7 @@ def parser(doc: str | None, name: str, *, frames: int | None = 20, fps: str = "2
     p = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument("--fps", type=frame_rate, default=frame_rate(fps), help=f"frames per second, or source ({fps})")
     p.add_argument("--frames", type=int, default=frames, metavar="N", help="the first N of them (default: %(default)s)")
-    p.add_argument("--jobs", type=int, default=provenance.cores(), help="at a time (default: one per core)")
+    p.add_argument("--jobs", type=int, default=cores(), help="at a time (default: one per core)")
     p.add_argument("--weights", type=Path, metavar="FILE", help="of our model, instead of the shipped ones")
     p.add_argument("--name", default=name, help="of the results files (default: %(default)s)")
     p.add_argument("--results", type=Path, metavar="DIR", default=PACKAGE.parent / "results", help="default: results/")

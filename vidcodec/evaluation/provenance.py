@@ -5,7 +5,6 @@ from __future__ import annotations
 import ast
 import datetime
 import hashlib
-import os
 import platform
 import subprocess
 from functools import cache
@@ -13,6 +12,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from vidcodec.evaluation.results import Provenance
+from vidcodec.executor.local import cores
 from vidcodec.files import file_digest
 from vidcodec.version import PACKAGE, __version__
 
@@ -64,11 +64,6 @@ def cpu_model() -> str:
         lines = []
     names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
     return names[0] if names else platform.processor() or platform.machine()
-
-
-def cores() -> int:
-    """That this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _libraries() -> dict[str, str]:

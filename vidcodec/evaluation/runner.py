@@ -2,18 +2,13 @@
 
 from __future__ import annotations
 
-import fcntl
-import json
 import os
 import shutil
-import signal
-import subprocess
-import sys
 import time
-from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field, replace
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,11 +16,13 @@ from vidcodec.errors import InputError, OutputError
 from vidcodec.evaluation import provenance
 from vidcodec.evaluation.results import ClipInfo, Failure, Point, point_text, read_point
 from vidcodec.evaluation.worker import Job
-from vidcodec.files import write_whole
-from vidcodec.version import PACKAGE, __version__
+from vidcodec.executor import Call, Executor, run_tasks
+from vidcodec.executor.calls import Busy
+from vidcodec.executor.calls import Task as Calls
+from vidcodec.files import locked, write_whole
+from vidcodec.version import __version__
 
 POINTS, CODED, WORK = "points", "coded", "work"
-POLL_SECONDS = 0.05
 
 
 @dataclass(frozen=True)
@@ -85,13 +82,8 @@ class Store:
     @contextmanager
     def locked(self) -> Iterator[None]:
         """Keeps a second process out, and leaves no unfinished work behind. Raises OutputError when it is taken."""
-        with (self.folder / ".lock").open("w") as file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError as error:
-                raise OutputError(
-                    f"another vidcodec evaluate is writing in {self.folder}: wait for it, or give another --out"
-                ) from error
+        taken = f"another vidcodec evaluate is writing in {self.folder}: wait for it, or give another --out"
+        with locked(self.folder / ".lock", OutputError(taken)):
             self._clear()
             try:
                 yield
@@ -103,27 +95,11 @@ class Store:
             shutil.rmtree(left, ignore_errors=True)
 
 
-@dataclass
-class Running:
-    """A task under way: its process and what the steps gave so far."""
-
-    task: Task
-    folder: Path
-    started: float
-    process: subprocess.Popen[bytes] | None = None
-    step: str = ""
-    outcomes: dict[str, dict[str, Any]] = field(default_factory=dict)
-
-    @property
-    def coded(self) -> Path:
-        return self.folder / CODED
-
-
 class Runner:
-    """Measures tasks, `jobs` at a time with `threads` threads each."""
+    """Measures tasks on an executor, each call with `threads` threads."""
 
-    def __init__(self, store: Store, *, jobs: int, threads: int, report: Report, every: float = 10.0) -> None:
-        self.store, self.jobs, self.threads, self.report, self.every = store, jobs, threads, report, every
+    def __init__(self, store: Store, executor: Executor, *, threads: int, report: Report, every: float = 10.0) -> None:
+        self.store, self.executor, self.threads, self.report, self.every = store, executor, threads, report, every
         self.measured = {
             "date": provenance.now(),
             "cpu": provenance.cpu_model(),
@@ -136,103 +112,68 @@ class Runner:
         single = {t.key: t for t in reversed(tasks)}  # what is asked for under two names is measured once
         points: dict[str, Point] = {k: p for k, t in single.items() if (p := self.store.get(t)) is not None}
         failures: dict[str, Failure] = {}
-        waiting = deque(t for k in dict.fromkeys(t.key for t in tasks) if (t := single[k]).key not in points)
-        clock = Clock(waiting)
-        running: list[Running] = []
-        told = time.monotonic()
-        try:
-            while waiting or running:
-                while waiting and len(running) < self.jobs:
-                    running.append(self._begin(waiting.popleft()))
-                for r in [r for r in running if r.process is not None and r.process.poll() is not None]:
-                    done = self._advance(r)
-                    if done is None:
-                        continue
-                    running.remove(r)
-                    clock.finished(r.task, time.monotonic() - r.started)
-                    if isinstance(done, Point):
-                        points[r.task.key] = done
-                    else:
-                        failures[r.task.key] = done
-                    self.report(done, self._state(len(single), points, failures, running, clock))
-                    told = time.monotonic()
-                if time.monotonic() - told > self.every:
-                    self.report(None, self._state(len(single), points, failures, running, clock))
-                    told = time.monotonic()
-                time.sleep(POLL_SECONDS)
-        finally:
-            for r in running:
-                _stop(r.process)
+        waiting = {k: single[k] for k in dict.fromkeys(t.key for t in tasks) if k not in points}
+        clock, running, told = Clock(list(waiting.values())), list[Busy[str, Point | Failure]](), time.monotonic()
+
+        def tell(done: Point | Failure | None) -> None:
+            nonlocal told
+            told = time.monotonic()
+            left = clock.left({b.key: told - b.started for b in running}, self.executor.slots)
+            names = [str(single[b.key]) for b in running]
+            self.report(done, State(len(points) + len(failures), len(single), names, left))
+
+        def finished(key: str, done: Point | Failure, seconds: float) -> None:
+            clock.finished(single[key], seconds)
+            if isinstance(done, Point):
+                points[key] = done
+            else:
+                failures[key] = done
+            running[:] = [b for b in running if b.key != key]
+            tell(done)
+
+        def tick(busy: list[Busy[str, Point | Failure]]) -> None:
+            running[:] = busy
+            if time.monotonic() - told > self.every:
+                tell(None)
+
+        run_tasks(self.executor, {k: partial(self._measured, t) for k, t in waiting.items()}, finished, tick)
         found = [replace(points[t.key], clip=t.clip.name, codec=t.codec) for t in tasks if t.key in points]
         return found, list(failures.values())
 
-    def _state(
-        self, total: int, points: dict[str, Point], failures: dict[str, Failure], running: list[Running], clock: Clock
-    ) -> State:
-        spent = {r.task.key: time.monotonic() - r.started for r in running}
-        left = clock.left(spent, self.jobs)
-        return State(len(points) + len(failures), total, [str(r.task) for r in running], left)
+    def _measured(self, task: Task) -> Calls[Point | Failure]:
+        """One point: its files made in one process, decoded and compared in another one."""
+        folder = self.store.folder / WORK / task.key
+        shutil.rmtree(folder, ignore_errors=True)
+        (coded := folder / CODED).mkdir(parents=True)
+        files: list[str] = []
+        outcomes = []
+        for step in ("encode", "measure"):
+            outcome = yield self._call(task, step, coded, files)
+            if outcome.error:
+                shutil.rmtree(folder, ignore_errors=True)
+                error = f"{outcome.kind}: {outcome.error}" if outcome.kind else outcome.error
+                return Failure(task.clip.name, task.codec, task.rate_point, error)
+            outcomes.append(outcome.value)
+            files = outcomes[0]["files"]
+        point = self._point(task, *outcomes)
+        self.store.put(point, coded)
+        shutil.rmtree(folder, ignore_errors=True)
+        return point
 
-    # ------------------------------------------------------------------ one point, step by step
-
-    def _begin(self, task: Task) -> Running:
-        r = Running(task, self.store.folder / WORK / task.key, time.monotonic())
-        shutil.rmtree(r.folder, ignore_errors=True)
-        r.coded.mkdir(parents=True)
-        self._start(r, "encode", [])
-        return r
-
-    def _start(self, r: Running, step: str, files: list[str]) -> None:
-        """Start the process of a step."""
-        job, outcome = r.folder / f"{step}.json", r.folder / f"{step}-outcome.json"
-        folder, task = self.store.folder, r.task
-        Job(
+    def _call(self, task: Task, step: str, coded: Path, files: list[str]) -> Call:
+        job = Job(
             step=step,
             spec=task.spec,
             rate_point=task.rate_point,
-            source=str(folder / task.clip.source),
+            source=str((self.store.folder / task.clip.source).absolute()),
             count=task.clip.frames,
-            folder=str(r.coded),
+            folder=str(coded.absolute()),
             files=files,
-            outcome=str(outcome),
             threads=self.threads,
-        ).write(job)
-        threads = {name: str(self.threads) for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS")}
-        root = str(PACKAGE.parent)
-        path = os.pathsep.join([root, *filter(None, [os.environ.get("PYTHONPATH")])])
-        with (r.folder / f"{step}.log").open("wb") as log:
-            r.step = step
-            r.process = subprocess.Popen(
-                [sys.executable, "-m", "vidcodec.evaluation.worker", str(job)],
-                stdin=subprocess.PIPE,
-                stdout=log,
-                stderr=log,
-                env={**os.environ, **threads, "PYTHONPATH": path},
-                start_new_session=True,
-            )
+        )
+        return Call("vidcodec.evaluation.worker:work", asdict(job))
 
-    def _advance(self, r: Running) -> Point | Failure | None:
-        """After a step: the next one (None), or the end."""
-        assert r.process is not None
-        code = r.process.wait()
-        if r.process.stdin:
-            r.process.stdin.close()
-        outcome = _outcome(r.folder / f"{r.step}-outcome.json")
-        if outcome is None or "error" in outcome:
-            error = outcome["error"] if outcome else _last_words(code, r.folder / f"{r.step}.log")
-            shutil.rmtree(r.folder, ignore_errors=True)
-            return Failure(r.task.clip.name, r.task.codec, r.task.rate_point, error)
-        r.outcomes[r.step] = outcome
-        if r.step == "encode":
-            self._start(r, "measure", outcome["files"])
-            return None
-        point = self._point(r)
-        self.store.put(point, r.coded)
-        shutil.rmtree(r.folder, ignore_errors=True)
-        return point
-
-    def _point(self, r: Running) -> Point:
-        coded, shown, task = r.outcomes["encode"], r.outcomes["measure"], r.task
+    def _point(self, task: Task, coded: dict[str, Any], shown: dict[str, Any]) -> Point:
         return Point(
             key=task.key,
             clip=task.clip.name,
@@ -259,7 +200,7 @@ class Runner:
 class Clock:
     """How long the rest will take, from what points of the same codec took per pixel."""
 
-    def __init__(self, tasks: Sequence[Task] | deque[Task]) -> None:
+    def __init__(self, tasks: Sequence[Task]) -> None:
         self._open = {t.key: t for t in tasks}
         self._speeds: dict[str, list[float]] = {}  # seconds per pixel by codec
 
@@ -276,32 +217,3 @@ class Clock:
         other = sum(mean.values()) / len(mean)
         whole = [(mean.get(t.codec, other) * t.clip.pixels, spent.get(k, 0.0)) for k, t in self._open.items()]
         return sum(max(0.0, expected - gone) for expected, gone in whole) / max(1, min(jobs, len(whole)))
-
-
-def _outcome(path: Path) -> dict[str, Any] | None:
-    try:
-        found: dict[str, Any] = json.loads(path.read_text())
-    except (OSError, ValueError):
-        return None
-    return found
-
-
-def _last_words(code: int, log: Path) -> str:
-    """Why a process ended without an outcome."""
-    lines = [line.strip() for line in log.read_text(errors="replace").splitlines() if line.strip()]
-    how = f"signal {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
-    return f"its process ended with {how}" + (f": {lines[-1][:300]}" if lines else "")
-
-
-def _stop(process: subprocess.Popen[bytes] | None) -> None:
-    """End a process and what it runs; its standard input, once closed, would do it as well."""
-    if process is None:
-        return
-    for number in (signal.SIGTERM, signal.SIGKILL):
-        with suppress(ProcessLookupError):
-            os.killpg(process.pid, number)
-        with suppress(subprocess.TimeoutExpired):
-            process.wait(5)
-            break
-    if process.stdin:
-        process.stdin.close()

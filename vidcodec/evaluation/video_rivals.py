@@ -14,10 +14,8 @@ import shutil
 import subprocess
 from abc import abstractmethod
 from collections.abc import Iterator
-from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
-from importlib import import_module
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -28,6 +26,7 @@ from vidcodec.errors import CodecUnavailableError, UnsupportedInputError
 from vidcodec.evaluation.codec import Codec, Encoded, Source, padded, read_frames, shown
 from vidcodec.video import Frame, VideoFormat, open_writer
 from vidcodec.video.encoders import picture_of, pixel_format
+from vidcodec.video.vvenc import ffmpeg_with_vvenc
 
 INTRA, INTER = "intra", "inter"
 LOSSLESS = "lossless"
@@ -295,23 +294,10 @@ class Vvenc(VideoRival):
 
     @cached_property
     def _program(self) -> str | None:
-        return shutil.which(self.app) or next(filter(_has_vvenc, _ffmpegs()), None)
+        return shutil.which(self.app) or ffmpeg_with_vvenc()
 
     @cached_property
     def _version(self) -> str:
         option = "--version" if Path(str(self._program)).name == self.app else "-version"
         done = subprocess.run([str(self._program), option], capture_output=True, text=True, check=False)
         return (done.stdout or done.stderr).strip().partition("\n")[0].partition(" Copyright")[0]
-
-
-def _ffmpegs() -> Iterator[str]:
-    """Programs to look for VVenC in."""
-    if found := shutil.which("ffmpeg"):
-        yield found
-    with suppress(ImportError, RuntimeError):  # not installed; installed without its program
-        yield import_module("imageio_ffmpeg").get_ffmpeg_exe()
-
-
-def _has_vvenc(ffmpeg: str) -> bool:
-    done = subprocess.run([ffmpeg, "-hide_banner", "-encoders"], capture_output=True, text=True, check=False)
-    return " libvvenc " in done.stdout

@@ -1,37 +1,33 @@
-"""One step of one point in a process of its own: `python -m vidcodec.evaluation.worker JOB.json`.
+"""One step of one point, as an executor calls it: `work`.
 
-A process of its own, so that its peak memory is this step's, and an encoder that crashes takes nothing else along.
-The job names a step ('encode' or 'measure'), the outcome is written to the file it names; see `Job`. The process ends
-when its standard input closes: none outlives the evaluation that started it.
+In a process of its own, so that its peak memory is this step's, and an encoder that crashes takes nothing else along.
 """
 
 from __future__ import annotations
 
-import json
-import os
 import resource
-import signal
 import sys
 import tempfile
-import threading
 import time
 from contextlib import closing
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from vidcodec.errors import CodecUnavailableError, VidcodecError
+from vidcodec.errors import CodecUnavailableError
 from vidcodec.evaluation.codec import Codec, Source, exactly
 from vidcodec.evaluation.rivals import parse_codec
-from vidcodec.files import plain, write_whole
+from vidcodec.files import plain
 from vidcodec.video import Frame
 
 
 @dataclass(frozen=True)
 class Job:
-    """What a worker is told. source, count: the lossless frames. folder: where coded files are, or go."""
+    """What a worker is told. step: 'encode' or 'measure'. source, count: the lossless frames. folder: where coded files
+    are, or go.
+    """
 
     step: str
     spec: str
@@ -40,22 +36,12 @@ class Job:
     count: int
     folder: str
     files: list[str]
-    outcome: str
     threads: int
 
-    def write(self, path: Path) -> None:
-        """Into a file for `main`."""
-        write_whole(path, json.dumps(asdict(self)))
 
-
-def main(path: Path) -> None:
-    """Do the job in a file; the outcome has 'error' where it failed on purpose."""
-    job = Job(**json.loads(path.read_text()))
-    try:
-        outcome = run(job)
-    except VidcodecError as error:
-        outcome = {"error": f"{type(error).__name__}: {error}"}
-    write_whole(Path(job.outcome), json.dumps(outcome, allow_nan=False))
+def work(_report: object, **job: Any) -> dict[str, Any]:
+    """The outcome of the step that `Job` describes. Raises VidcodecError."""
+    return run(Job(**job))
 
 
 def run(job: Job) -> dict[str, Any]:
@@ -131,17 +117,3 @@ def peak_memory() -> int:
         pass
     unit = 1 if sys.platform == "darwin" else 1024
     return unit * max(own, resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)
-
-
-def end_with_parent() -> None:
-    """Wait for the end of standard input, then end this process at once, and what it runs."""
-    while os.read(0, 1):
-        pass
-    if os.getpgrp() == os.getpid():
-        os.killpg(os.getpid(), signal.SIGKILL)
-    os._exit(1)
-
-
-if __name__ == "__main__":
-    threading.Thread(target=end_with_parent, daemon=True).start()
-    main(Path(sys.argv[1]))

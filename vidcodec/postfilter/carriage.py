@@ -1,7 +1,7 @@
-"""Messages inside H.264 and HEVC access units, as user_data_unregistered SEI.
+"""Messages inside H.264, HEVC and VVC access units, as user_data_unregistered SEI.
 
 One prefix SEI NAL unit with payload type 5 stands before the first coded slice (ITU-T
-H.264, 7.3.2.3 and D.1.7; H.265, 7.3.5): players skip it, remuxing keeps it. Packets hold
+H.264, 7.3.2.3 and D.1.7; H.265, 7.3.5; H.266, 7.3.6 and H.274, 8.1): players skip it, remuxing keeps it. Packets hold
 NAL units either behind start codes (Annex B: encoders, transport streams) or behind their
 lengths (MP4, Matroska); `Framing` tells which.
 """
@@ -14,23 +14,27 @@ from dataclasses import dataclass
 
 from vidcodec.postfilter.message import MAX_BYTES, UUID
 
-CODECS = ("h264", "hevc")
-_SEI_HEADER = {"h264": b"\x06", "hevc": b"\x4e\x01"}
+CODECS = ("h264", "hevc", "vvc")
+_SEI_HEADER = {"h264": b"\x06", "hevc": b"\x4e\x01", "vvc": b"\x00\xb9"}
+_SEI = {"h264": 6, "hevc": 39, "vvc": 23}  # types of NAL units
+_SLICES = {"h264": range(1, 6), "hevc": range(32), "vvc": range(12)}
 _USER_DATA_UNREGISTERED = 5
 _PREVENTED = re.compile(rb"\x00\x00(?=[\x00-\x03])")
 
 
 @dataclass(frozen=True)
 class Framing:
-    """codec: 'h264' or 'hevc'. length: bytes of the length before each NAL unit; 0: start codes."""
+    """codec: one of `CODECS`. length: bytes of the length before each NAL unit; 0: start codes."""
 
     codec: str
     length: int
 
     @classmethod
     def of(cls, codec: str, extradata: bytes | None) -> Framing:
-        """From the codec's private data in the container: avcC and hvcC mean lengths."""
+        """From the codec's private data in the container: avcC, hvcC and vvcC mean lengths."""
         data = extradata or b""
+        if codec == "vvc":
+            return cls(codec, (data[0] >> 1 & 3) + 1 if data and data[0] >> 3 == 31 else 0)
         at = {"h264": 4, "hevc": 21}[codec]
         if len(data) <= at or data[0] != 1:
             return cls(codec, 0)
@@ -55,12 +59,18 @@ class Framing:
     def framed(self, unit: bytes) -> bytes:
         return (len(unit).to_bytes(self.length, "big") if self.length else b"\x00\x00\x00\x01") + unit
 
-    def is_slice(self, first: int) -> bool:
-        """Whether a NAL unit that begins with this byte is a coded slice."""
-        return 1 <= first & 31 <= 5 if self.codec == "h264" else first >> 1 & 63 < 32
+    def type_of(self, packet: bytes, start: int) -> int:
+        """The type of the NAL unit that begins at `start`."""
+        if self.codec == "vvc":  # in the second byte; 31 is nobody's
+            return packet[start + 1] >> 3 if start + 1 < len(packet) else 31
+        return packet[start] & 31 if self.codec == "h264" else packet[start] >> 1 & 63
 
-    def is_sei(self, first: int) -> bool:
-        return first & 31 == 6 if self.codec == "h264" else first >> 1 & 63 == 39
+    def is_slice(self, packet: bytes, start: int) -> bool:
+        """Whether the NAL unit that begins at `start` is a coded slice."""
+        return self.type_of(packet, start) in _SLICES[self.codec]
+
+    def is_sei(self, packet: bytes, start: int) -> bool:
+        return self.type_of(packet, start) == _SEI[self.codec]
 
 
 def sei_unit(codec: str, data: bytes) -> bytes:
@@ -75,7 +85,7 @@ def insert(packet: bytes, framing: Framing, data: bytes) -> bytes:
     """The access unit with one more message, before its first slice."""
     unit = framing.framed(sei_unit(framing.codec, data))
     for before, start, end in framing.units(packet):
-        if start < end and framing.is_slice(packet[start]):
+        if start < end and framing.is_slice(packet, start):
             return packet[:before] + unit + packet[before:]
     return packet + unit
 
@@ -97,9 +107,9 @@ def _ours(packet: bytes, framing: Framing) -> Iterator[tuple[int, int, bytes]]:
     for before, start, end in framing.units(packet):
         if start == end:
             continue
-        if framing.is_slice(packet[start]):
+        if framing.is_slice(packet, start):
             return  # messages stand before the slices, and slices are long
-        if framing.is_sei(packet[start]) and end - start <= MAX_BYTES + 4096:
+        if framing.is_sei(packet, start) and end - start <= MAX_BYTES + 4096:
             body = packet[start + len(_SEI_HEADER[framing.codec]) : end].replace(b"\x00\x00\x03", b"\x00\x00")
             for kind, payload in _sei_payloads(body):
                 if kind == _USER_DATA_UNREGISTERED and payload[:16] == UUID:

@@ -15,10 +15,11 @@ import av.error
 from vidcodec.errors import InputError, OutputError
 from vidcodec.postfilter.apply import DEFAULT_QP, FilterSelector, picture_type
 from vidcodec.postfilter.encode import Progress
-from vidcodec.postfilter.media import CodedVideo, Output, Passed
+from vidcodec.postfilter.media import CodedVideo, Output
 from vidcodec.postfilter.planes import depth_of, put_planes, to_planes, unpack
 from vidcodec.video import ColourTags, Frame, VideoFormat, open_writer
 from vidcodec.video.output import Reporting
+from vidcodec.video.passed import Passed
 
 WRITERS = {".mkv": ("ffv1", {"level": "3", "slicecrc": "1"}), ".mp4": ("libx264", {"crf": "12", "preset": "medium"})}
 

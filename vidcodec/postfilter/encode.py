@@ -15,15 +15,17 @@ import os
 import tempfile
 import time
 from bisect import bisect_right
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 import av
 import av.error
 import numpy as np
+from av.container import OutputContainer
 
 from vidcodec.denormals import flushed_denormals
 from vidcodec.errors import InputError, OutputError, UnsupportedInputError
@@ -31,18 +33,23 @@ from vidcodec.postfilter.apply import ActiveFilter, picture_type, updated
 from vidcodec.postfilter.carriage import sei_unit
 from vidcodec.postfilter.checkpoint import DIGEST_BYTES, load_filter
 from vidcodec.postfilter.finetune import FilterFinetuneConfig, finetune_filter
-from vidcodec.postfilter.media import CodedVideo, Output, Passed, check_carriage, embed
+from vidcodec.postfilter.media import CodedVideo, Output, check_carriage, embed
 from vidcodec.postfilter.message import FilterMessage
 from vidcodec.postfilter.network import PROFILES, Filter
 from vidcodec.postfilter.objective import PLANE_WEIGHTS, Sample
 from vidcodec.postfilter.planes import depth_of, pack, put_planes, samples_of, squared_errors, to_planes
+from vidcodec.postfilter.vvenc import VvencFile
 from vidcodec.video import Frame, Sampling, VideoFormat, VideoReader
+from vidcodec.video.passed import Passed, copied_stream
 
-ENCODERS = {"x264": "libx264", "x265": "libx265", "svtav1": "libsvtav1"}
-DECODED_AS = {"x264": "h264", "x265": "hevc", "svtav1": "av1"}
-PRESETS = {"x264": "medium", "x265": "medium", "svtav1": "8"}
-COARSEST = {"x264": 51, "x265": 51, "svtav1": 63}  # of crf and qp
+ENCODERS = {"x264": "libx264", "x265": "libx265", "svtav1": "libsvtav1", "vvenc": "libvvenc"}
+DECODED_AS = {"x264": "h264", "x265": "hevc", "svtav1": "av1", "vvenc": "vvc"}
+PRESETS = {"x264": "medium", "x265": "medium", "svtav1": "8", "vvenc": "medium"}
+COARSEST = {"x264": 51, "x265": 51, "svtav1": 63, "vvenc": 63}  # of crf and qp
+DEFAULT_QP = 32  # of VVenC, which has no constant quality
 DEFAULT_CRF = 28.0
+# Encoders count frames, or few seconds, between key frames: too few where there are not many pictures a second.
+SLOW_RATE, SLOW_KEY_SECONDS = 8, 60
 CANDIDATES = ("off", "base", "adapted")
 SAMPLE_BYTES = 160_000_000  # of pictures kept to learn from, decoded and source together
 MAX_SEGMENTS = 64
@@ -57,9 +64,11 @@ Progress = Callable[[str, float, dict[str, Any]], None]
 class FilterEncodeOptions:
     """How a video is coded and its filter adapted.
 
-    codec: 'x264', 'x265', 'svtav1'; crf or qp: its constant quality or quantiser (by default crf 28);
+    codec: 'x264', 'x265', 'svtav1', or 'vvenc' (in a program of its own, a quantiser only); crf or qp: its constant
+    quality or quantiser (by default crf 28, of vvenc qp 32);
     preset: its own name for speed.
-    copy_of: the source that the input was coded from; given, the input's pictures stay as they are.
+    sampling: which pictures are coded, all unless said otherwise; from a `start` of its own, they begin at time 0.
+    copy_of: the source that the input was coded from, by that sampling; given, the input's pictures stay as they are.
     profile, weights: the base filter. segment: seconds between updates, each from a key frame on; 0: one update.
     finetune: how the filter is adapted; None: the base filter only.
 
@@ -70,6 +79,7 @@ class FilterEncodeOptions:
     crf: float | None = None
     qp: int | None = None
     preset: str | None = None
+    sampling: Sampling = field(default_factory=lambda: Sampling(fps=None))
     copy_of: Path | None = None
     profile: str = "base"
     weights: Path | None = None
@@ -85,6 +95,8 @@ class FilterEncodeOptions:
         for name in ("crf", "qp"):
             if (value := getattr(self, name)) is not None and not 0 <= value <= COARSEST[self.codec]:
                 raise UnsupportedInputError(f"'{name}' of {self.codec} is 0 to {COARSEST[self.codec]}, not {value}")
+        if self.codec == "vvenc" and self.crf is not None:
+            raise UnsupportedInputError("vvenc has no constant quality: give 'qp' instead of 'crf'")
         if not self.segment >= 0:
             raise UnsupportedInputError(f"'segment' is a number of seconds, not {self.segment}")
 
@@ -188,44 +200,108 @@ def encoder_options(o: FilterEncodeOptions) -> dict[str, str]:
 
 
 def encode_source(source: Path, output: Path, o: FilterEncodeOptions, notes: list[str], report: Progress) -> None:
-    """Code every picture of a video; audio and subtitles are passed through.
+    """Code the pictures that `o.sampling` takes; audio and subtitles are passed through.
 
     Raises InputError for a source that cannot be read, OutputError when there is no such encoder.
     """
     os.environ.setdefault("SVT_LOG", "1")  # errors only
-    with VideoReader(source, Sampling(fps=None)) as reader, Output(output) as out:
-        video = reader.format
+    with VideoReader(source, o.sampling) as reader, Output(output) as out:
+        video, frames = reader.format, reader.frames()
+        first = next(frames)
+        begin = first.pts if o.sampling.begin else 0
+        taken = (replace(frame, pts=frame.pts - begin) for frame in chain([first], frames))
+        if video.width % 2 or video.height % 2:
+            notes.append(f"{video.width}x{video.height} grown to even sides: {o.codec} takes no odd ones in 4:2:0")
+
+        def told() -> Iterator[Frame]:
+            for done, frame in enumerate(taken, 1):
+                yield frame
+                report("encode", min(0.99, done / (reader.estimated_frames or done + 1)), {"frames": done})
+
+        with tempfile.TemporaryDirectory(prefix=f".{output.name}.", dir=output.parent) as folder:
+            coder: Inside | Vvenc
+            if o.codec == "vvenc":
+                coder = Vvenc(Path(folder), out.container, video, o, told())
+            else:
+                coder = Inside(out.container, video, o, told())
+            span, start = o.sampling.span, begin * video.time_base
+            passed = Passed(source, out.container, notes, start, None if span is None else start + span, start)
+            try:
+                for packet in coder.packets():
+                    passed.until((packet.dts or 0) * packet.time_base)
+                    out.container.mux(packet)
+                passed.until(None)
+            except av.error.FFmpegError as error:
+                raise OutputError(f"{o.codec} cannot code this with these options: {error.strerror}") from error
+            finally:
+                passed.close()
+        notes += [n for n in reader.notes if n not in notes]
+
+
+class Inside:
+    """One of the encoders of PyAV's FFmpeg, and a stream of a container for its packets.
+
+    Raises OutputError where there is no such encoder.
+    """
+
+    def __init__(
+        self, container: OutputContainer, video: VideoFormat, o: FilterEncodeOptions, frames: Iterable[Frame]
+    ) -> None:
+        self.video, self.frames = video, frames
         try:
-            stream: Any = out.container.add_stream(
+            stream: Any = container.add_stream(
                 ENCODERS[o.codec], rate=video.frame_rate or 25, options=encoder_options(o)
             )
         except (ValueError, av.error.FFmpegError) as error:
             raise OutputError(f"FFmpeg has no {o.codec} here: choose another 'codec'") from error
+        self.stream = stream
         describe(stream, video)
-        if video.width % 2 or video.height % 2:
-            notes.append(f"{video.width}x{video.height} grown to even sides: {o.codec} takes no odd ones in 4:2:0")
+        if keys := key_pictures(video):
+            stream.codec_context.gop_size = keys
         if video.rotation and hasattr(stream, "set_display_rotation"):
             stream.set_display_rotation(-video.rotation)  # FFmpeg counts anticlockwise
-        passed = Passed(source, out.container, notes)
 
-        def mux(packets: list[av.Packet]) -> None:
-            for packet in packets:
+    def packets(self) -> Iterator[av.Packet]:
+        """The frames, coded."""
+        for picture in chain((picture_of(frame, self.video) for frame in self.frames), [None]):
+            for packet in self.stream.encode(picture):
                 if packet.dts is not None and packet.pts is not None and packet.dts > packet.pts:
                     packet.dts = packet.pts  # x265 makes up decoding times from two pictures on
-                out.container.mux(packet)
+                yield packet
 
-        try:
-            for done, frame in enumerate(reader.frames(), 1):
-                passed.until(frame.pts * video.time_base)
-                mux(stream.encode(picture_of(frame, video)))
-                report("encode", min(0.99, done / (reader.estimated_frames or done + 1)), {"frames": done})
-            mux(stream.encode(None))
-            passed.until(None)
-        except av.error.FFmpegError as error:
-            raise OutputError(f"{o.codec} cannot code this with these options: {error.strerror}") from error
-        finally:
-            passed.close()
-        notes += [n for n in reader.notes if n not in notes]
+
+class Vvenc:
+    """VVenC in a program of its own, and a stream of a container for its packets.
+
+    folder: for what the program writes. Raises OutputError where there is no such program, or it fails.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        container: OutputContainer,
+        video: VideoFormat,
+        o: FilterEncodeOptions,
+        frames: Iterable[Frame],
+    ) -> None:
+        qp = DEFAULT_QP if o.qp is None else o.qp
+        self.file = VvencFile(folder / "coded.mp4", video, o.preset or PRESETS[o.codec], qp, key_pictures(video))
+        self.file.write(frames)
+        with av.open(f"file:{self.file.path}") as coded:
+            self.stream = copied_stream(coded.streams.video[0], container)
+        self.stream.time_base = video.time_base
+
+    def packets(self) -> Iterator[av.Packet]:
+        """The packets of the stream."""
+        for packet in self.file.packets():
+            packet.stream = self.stream
+            yield packet
+
+
+def key_pictures(video: VideoFormat) -> int | None:
+    """Pictures between key frames where there are few a second; None: as the encoder has it."""
+    rate = video.frame_rate
+    return max(1, round(SLOW_KEY_SECONDS * rate)) if rate and rate <= SLOW_RATE else None
 
 
 def describe(stream: Any, video: VideoFormat) -> None:
@@ -358,7 +434,7 @@ class Adaptation:
     def pairs(self, stage: str) -> Iterator[tuple[int, Segment, int, np.ndarray, np.ndarray]]:
         """(index, segment, frame type, decoded planes, source planes) of every picture."""
         starts = [s.pts for s in self.segments]
-        with VideoReader(self.original, Sampling(fps=None)) as reader:
+        with VideoReader(self.original, self.o.sampling) as reader:
             frames = reader.frames()
             index = -1
             for index, (picture, _) in enumerate(self.video.pictures()):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Iterator
 from contextlib import closing, suppress
 from fractions import Fraction
@@ -19,11 +18,11 @@ from vidcodec.files import partial_of, publish
 from vidcodec.postfilter.carriage import CODECS, Framing, insert, messages, without_messages
 from vidcodec.postfilter.message import UUID, FilterMessage
 from vidcodec.video.output import Reporting
+from vidcodec.video.passed import Passed, copied_stream
 from vidcodec.video.source import MediaSource
 
 ATTACHMENT = "vidcodec-filter"
 ATTACHMENT_TYPE = "application/x-vidcodec-filter"
-_PASSED = ("audio", "subtitle")
 
 
 class PacketSurvey(NamedTuple):
@@ -168,67 +167,6 @@ def container_format(path: Path) -> str:
     if path.suffix.lower() not in formats:
         raise OutputError(f"{path}: cannot write {path.suffix or 'this'}: use .mp4, .mkv or .ts")
     return formats[path.suffix.lower()]
-
-
-class Passed:
-    """Audio and subtitles of a file, packet by packet into another one, in step with its video; its title too."""
-
-    def __init__(self, source: Path, target: OutputContainer, notes: list[str]) -> None:
-        self._container = av.open(f"file:{source}", metadata_errors="replace")
-        self._target = target
-        target.metadata.update(self._container.metadata)
-        self._streams: dict[int, av.stream.Stream] = {}
-        for stream in self._container.streams:
-            if stream.type not in _PASSED:
-                continue
-            if holds(target.format.name, stream):
-                self._streams[stream.index] = copied_stream(stream, target)
-            else:
-                codec = stream.codec_context.name if stream.codec_context else "an unknown codec"
-                notes.append(f"{stream.type} in {codec} left out: {target.format.name} cannot hold it")
-        chosen = [self._container.streams[i] for i in self._streams]
-        self._packets = self._demuxed(chosen) if chosen else iter(())
-        self._next = next(self._packets, None)
-
-    def _demuxed(self, streams: list[av.stream.Stream]) -> Iterator[av.Packet]:
-        for packet in self._container.demux(streams):
-            if packet.size:
-                if packet.dts is None:
-                    packet.dts = packet.pts
-                yield packet
-
-    def until(self, seconds: Fraction | None) -> None:
-        """Pass on what belongs before a time; None: the rest."""
-        while (packet := self._next) is not None:
-            if seconds is not None and (packet.dts or 0) * packet.time_base > seconds:
-                return
-            packet.stream = self._streams[packet.stream_index]
-            self._target.mux(packet)
-            self._next = next(self._packets, None)
-
-    def close(self) -> None:
-        self._container.close()
-
-
-def holds(format: str, stream: av.stream.Stream) -> bool:
-    """Whether a container can carry a stream: tried on an empty one, since few muxers can be asked."""
-    try:
-        with av.open(io.BytesIO(), "w", format=format) as trial:
-            copied_stream(stream, trial)
-            trial.start_encoding()
-        return True
-    except (ValueError, av.error.FFmpegError):
-        return False
-
-
-def copied_stream(stream: av.stream.Stream, target: OutputContainer) -> av.stream.Stream:
-    """A stream for the packets of another one, with its language, title and disposition."""
-    copy = target.add_stream_from_template(stream, opaque=True)  # not every codec that is read can be written
-    for key in ("language", "title"):
-        if key in stream.metadata:
-            copy.metadata[key] = stream.metadata[key]
-    copy.disposition = stream.disposition
-    return copy
 
 
 def embed(coded: Path, output: Path, found: list[tuple[int, FilterMessage]], notes: list[str]) -> None:

@@ -13,7 +13,7 @@ import numpy as np
 
 from vidcodec.errors import OutputError
 from vidcodec.video.frame import Frame, VideoFormat
-from vidcodec.video.matroska import MatroskaMuxer
+from vidcodec.video.matroska import MatroskaMuxer, Sound
 from vidcodec.video.output import FrameWriter, close_quietly
 
 _LOCATIONS = ("unspecified", "left", "center", "topleft", "top", "bottomleft", "bottom")
@@ -43,6 +43,13 @@ class MkvWriter(FrameWriter):
             self._file: BinaryIO = open(self._partial, "xb")  # noqa: SIM115
             self._muxer = MatroskaMuxer(self._file, format, "V_FFV1", encoder.extradata or b"")
         self._encoder = encoder
+        self._sound: Sound | None = None
+        self._heard = 0  # ticks
+
+    def add_sound(self, sound: Path) -> None:
+        with self._reporting():
+            self._sound = Sound(sound)
+            self._muxer.add_tracks(self._sound.entries)
 
     def _write(self, frame: Frame) -> None:
         ticks = self._muxer.ticks(frame.pts)
@@ -53,7 +60,18 @@ class MkvWriter(FrameWriter):
         ticks = max(ticks + self._offset, self._last + 1)
         self._previous, self._last = ticks - self._last, ticks
         self._ticks.append(ticks)
+        self._hear(ticks)
         self._mux(self._encoder.encode(_picture(frame, self.format, self.format.width, self.format.height)))
+
+    def _hear(self, ticks: int | None) -> None:
+        """Write sound and subtitles that begin before a time in ticks; None: the rest."""
+        if self._sound is None:
+            return
+        offset, muxer = self._offset or 0, self._muxer
+        for block in self._sound.until(None if ticks is None else muxer.seconds(ticks - offset)):
+            if (at := muxer.ticks_of(block.seconds) + offset) >= 0:
+                muxer.write_block(block, at)
+                self._heard = at + muxer.ticks_of(block.duration)
 
     def _mux(self, packets: list[av.Packet]) -> None:
         for packet in packets:
@@ -61,12 +79,17 @@ class MkvWriter(FrameWriter):
 
     def _finish(self) -> None:
         self._mux(self._encoder.encode(None))
+        self._hear(None)
         rate = self.format.frame_rate
         last_frame = self._muxer.ticks(round(1 / (rate * self.format.time_base))) if rate else self._previous
-        self._muxer.finish(self._last + max(1, last_frame))
+        if self._sound:
+            self._sound.close()
+        self._muxer.finish(max(self._heard, self._last + max(1, last_frame)))
         self._file.close()
 
     def _abandon(self) -> None:
+        if sound := getattr(self, "_sound", None):
+            sound.close()
         if hasattr(self, "_file"):
             close_quietly(self._file)
 

@@ -1,4 +1,4 @@
-"""A small Matroska muxer for one video track whose frames are all key frames.
+"""A small Matroska muxer for one video track whose frames are all key frames, and tracks of another file beside it.
 
 FFmpeg's own muxer counts in milliseconds only, and PyAV cannot tell it the sample aspect. This one counts in the
 time base of the frames where that is a whole number of nanoseconds (so time stamps come back exactly), else in
@@ -9,8 +9,15 @@ from __future__ import annotations
 
 import math
 import struct
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
+from dataclasses import dataclass
 from fractions import Fraction
+from pathlib import Path
 from typing import BinaryIO
+
+import av
+import av.error
 
 from vidcodec.video.frame import UNSPECIFIED, ColourTags, VideoFormat
 
@@ -34,7 +41,21 @@ class MatroskaMuxer:
         nanoseconds = format.time_base * _NANOSECOND
         self._tick = int(nanoseconds) if nanoseconds.denominator == 1 else _MICROSECOND
         self._cues: list[tuple[int, int]] = []  # time in ticks, offset within the segment
-        self._write_head(codec_id, codec_private)
+        self._described = codec_id, codec_private
+        self._others: list[bytes] = []  # entries of further tracks
+        self._segment = 0  # until the head is written, with the first block
+
+    def add_tracks(self, entries: Iterable[bytes]) -> None:
+        """Further tracks, before anything is written: their entries, numbered from 2 on."""
+        self._others += entries
+
+    def seconds(self, ticks: int) -> Fraction:
+        """A time in the unit that the file counts in."""
+        return Fraction(ticks * self._tick, _NANOSECOND)
+
+    def ticks_of(self, seconds: Fraction) -> int:
+        """The opposite of `seconds`, rounded."""
+        return round(seconds * _NANOSECOND / self._tick)
 
     def ticks(self, pts: int) -> int:
         """A time stamp in the unit that the file counts in."""
@@ -42,9 +63,22 @@ class MatroskaMuxer:
 
     def write(self, packet: bytes, ticks: int) -> None:
         """Add one coded frame at `ticks` (from 0 on)."""
+        self._begin()
         self._cues.append((ticks, self._file.tell() - self._segment))
         block = _vint(_TRACK) + struct.pack(">hB", 0, 0x80) + packet  # at the cluster's time, a key frame
         self._file.write(_master(0x1F43B675, _uint(0xE7, ticks), _element(0xA3, block)))
+
+    def write_block(self, block: Block, ticks: int) -> None:
+        """Add a block of another track at `ticks`."""
+        self._begin()
+        content = _vint(block.track) + struct.pack(">hB", 0, 0) + block.data
+        length = [_uint(0x9B, self.ticks_of(block.duration))] if block.duration else []
+        group = _master(0xA0, _element(0xA1, content), *length)
+        self._file.write(_master(0x1F43B675, _uint(0xE7, ticks), group))
+
+    def _begin(self) -> None:
+        if not self._segment:
+            self._write_head(*self._described)
 
     def finish(self, duration: int) -> None:
         """Write the index and the sizes left open. duration: of the whole, in ticks."""
@@ -76,7 +110,7 @@ class MatroskaMuxer:
         )
         self._cues_position = self._segment + len(seek) - 8
         self._duration = self._segment + len(seek) + len(info) - 8
-        self._file.write(seek + info + _master(0x1654AE6B, self._track(codec_id, codec_private)))
+        self._file.write(seek + info + _master(0x1654AE6B, self._track(codec_id, codec_private), *self._others))
 
     def _track(self, codec_id: str, codec_private: bytes) -> bytes:
         rate = self._format.frame_rate
@@ -127,6 +161,85 @@ def _colour(tags: ColourTags) -> bytes:
     known += [_uint(number, value) for number, value in numbers if value != UNSPECIFIED]
     known += [_uint(number, value) for number, value in ((0x55B7, across), (0x55B8, down)) if value]
     return _master(0x55B0, *known)
+
+
+@dataclass(frozen=True)
+class Block:
+    """What one block of a track holds. seconds: of its begin; duration: in seconds, 0 where its codec knows it."""
+
+    track: int
+    seconds: Fraction
+    duration: Fraction
+    data: bytes
+
+
+class Sound:
+    """The tracks of a Matroska file, for another one in which they are numbered from 2 on.
+
+    Raises what PyAV raises for a file that it cannot read.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._container = av.open(f"file:{path}")
+        with path.open("rb") as file:
+            entries = _track_entries(file.read(1 << 24))
+        self.entries = [_renumbered(entry, i) for i, entry in enumerate(entries, 2)]
+        self._delays = [_codec_delay(entry) for entry in entries]  # blocks stand so much later than what they hold
+        self._blocks = self._read()
+        self._next = next(self._blocks, None)
+
+    def until(self, seconds: Fraction | None) -> Iterator[Block]:
+        """The blocks that come next and begin before a time; None: the rest."""
+        while (block := self._next) is not None and (seconds is None or block.seconds <= seconds):
+            self._next = next(self._blocks, None)
+            yield block
+
+    def close(self) -> None:
+        """Let go of the file."""
+        self._container.close()
+
+    def _read(self) -> Iterator[Block]:
+        with suppress(av.error.FFmpegError):  # damaged from here on
+            for packet in self._container.demux():
+                if packet.size and packet.pts is not None and packet.stream_index < len(self.entries):
+                    lasting = packet.stream.type == "subtitle"
+                    duration = (packet.duration or 0) * packet.time_base if lasting else Fraction(0)
+                    at = packet.pts * packet.time_base + self._delays[packet.stream_index]
+                    yield Block(packet.stream_index + 2, at, Fraction(duration), bytes(packet))
+
+
+def _track_entries(data: bytes) -> list[bytes]:
+    """The contents of the track entries, as they stand in the head of a Matroska file."""
+    segment = next((body for number, body in _children(data) if number == 0x18538067), b"")
+    tracks = next((body for number, body in _children(segment) if number == 0x1654AE6B), b"")
+    return [body for number, body in _children(tracks) if number == 0xAE]
+
+
+def _codec_delay(entry: bytes) -> Fraction:
+    """Seconds, of a track."""
+    return Fraction(next((int.from_bytes(body, "big") for i, body in _children(entry) if i == 0x56AA), 0), _NANOSECOND)
+
+
+def _renumbered(entry: bytes, number: int) -> bytes:
+    """A track entry with another number and, so that none is there twice, another id."""
+    rest = [_element(i, body) for i, body in _children(entry) if i not in (0xD7, 0x73C5)]
+    return _master(0xAE, _uint(0xD7, number), _uint(0x73C5, number), *rest)
+
+
+def _children(data: bytes) -> Iterator[tuple[int, bytes]]:
+    """Ids and contents of the elements in a piece of EBML, the last one as far as it is there."""
+    at = 0
+    while at < len(data):
+        width = 9 - data[at].bit_length()
+        number, at = int.from_bytes(data[at : at + width], "big"), at + width
+        if at >= len(data):
+            return
+        width = 9 - data[at].bit_length()
+        size = int.from_bytes(data[at : at + width], "big") & ((1 << 7 * width) - 1)
+        at += width
+        unknown = size == (1 << 7 * width) - 1
+        yield number, data[at:] if unknown else data[at : at + size]
+        at = len(data) if unknown else at + size
 
 
 # EBML: id, size, content

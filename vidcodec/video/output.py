@@ -42,6 +42,10 @@ class FrameWriter(ABC):
             self._write(frame)
         self.frames_written += 1
 
+    def add_sound(self, sound: Path) -> None:
+        """Before the first frame: put audio and subtitles of a Matroska file beside them, or note that it cannot be."""
+        self.notes.append("audio and subtitles left out: write .mkv to keep them")
+
     def close(self) -> None:
         """Complete the output and give it its name."""
         try:
