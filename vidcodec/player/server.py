@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -102,6 +103,10 @@ class _Handler(BaseHTTPRequestHandler):
         raise KeyError(path)
 
     def _send(self, status: HTTPStatus, kind: str, body: bytes) -> None:
+        with suppress(ConnectionError):  # the page may have gone on to another frame
+            self._send_all(status, kind, body)
+
+    def _send_all(self, status: HTTPStatus, kind: str, body: bytes) -> None:
         self.send_response(status)
         self.send_header("Content-Type", kind)
         self.send_header("Content-Length", str(len(body)))
