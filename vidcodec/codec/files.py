@@ -38,14 +38,15 @@ def header_of(family: Family, video: VideoFormat, extra: bytes) -> Header:
 
 
 def write_file(
-    output: Path, family: Family, video: VideoFormat, update: bytes, frames: Iterable[FrameUnit], extra: bytes = b""
+    output: Path, family: Family, video: VideoFormat, units: Iterable[UpdateUnit | FrameUnit], extra: bytes = b""
 ) -> int:
-    """HEAD, UPDT where there is an update, FRAM..., INDX, DONE, complete or not at all. Returns the size in bytes."""
+    """HEAD, UPDT and FRAM in their order, INDX, DONE, complete or not at all. Returns the size in bytes."""
     with BitstreamWriter(output, header_of(family, video, extra)) as writer:
-        if update:
-            writer.write_update(UpdateUnit(number=1, parent=0, first_frame=0, payload=update))
-        for frame in frames:
-            writer.write_frame(frame)
+        for unit in units:
+            if isinstance(unit, UpdateUnit):
+                writer.write_update(unit)
+            else:
+                writer.write_frame(unit)
     return output.stat().st_size if output.is_file() else 0
 
 

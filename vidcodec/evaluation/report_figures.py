@@ -219,11 +219,12 @@ def _tensor_bits(results: Results, clip: ClipInfo) -> Markup | None:
     if rest:
         shown = [*shown, (f"{len(rest)} more", sum(value for _, value in rest))]
     largest = max(value for _, value in shown) or 1
+    brought = {t["name"]: f", saves {t['brought'] / 8:,.0f} B" for t in point.details.get("tensors") or []}
     rows = [
         bar(
             name,
             tag("i", class_="part p0", style=f"width:{100 * value / largest:.2f}%"),
-            f"{value / 8:,.0f} B",
+            f"{value / 8:,.0f} B{brought.get(name, '')}",
             "row tall",
         )
         for name, value in shown

@@ -42,7 +42,7 @@ class MspFamily(Family):
         return cls(name, network, digest, device, weights and Path(weights).parent)
 
     def with_network(self, network: torch.nn.Module) -> Self:
-        return replace(self, network=network, _weights={})  # type: ignore[arg-type]
+        return replace(super().with_network(network), _weights={})
 
     @property
     def top(self) -> RateLevel:
