@@ -131,7 +131,7 @@ def test_info_and_verify_know_of_segments(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     prefer(monkeypatch, "adapted", "plain on")
-    path = encode_video(clip, tmp_path / "o.vdc", options).output
+    path = encode_video(clip, tmp_path / "o.vdc", replace(options, key_seconds=60)).output  # in chains
     known = ["--weights", str(options.weights)]
     assert main(["verify", str(path), "--against", str(clip), *known]) == 0
     assert main(["info", str(path), *known]) == 0

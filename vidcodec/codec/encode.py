@@ -34,7 +34,7 @@ from vidcodec.codec.coding import code
 from vidcodec.codec.device import pick_device
 from vidcodec.codec.files import units_size, write_file
 from vidcodec.codec.fitting import fitted
-from vidcodec.codec.footage import Footage, Report
+from vidcodec.codec.footage import Footage, Report, Stretch
 from vidcodec.codec.job import Budget, Job, Plan, Record
 from vidcodec.codec.options import EncodeOptions
 from vidcodec.codec.presets import DEFAULT_QUALITY
@@ -165,14 +165,20 @@ def _segments(job: Job, footage: Footage) -> Iterator[Segment]:
         part = replace(
             job,
             footage=stretch,
-            options=replace(o, target_size=o.target_size and max(1, o.target_size * len(stretch) // len(footage))),
+            options=o if o.target_size is None else replace(o, target_size=_share(o.target_size, stretch, footage)),
             budget=Budget(job.budget.left * len(stretch) / (len(footage) - stretch.start)),
             record=replace(job.record, curve=[], costs={}, tensors=[]),
             report=report,
         )
         video = _best(part, before, number)
         before, number = video.candidate, number + bool(video.candidate.update)
+        video.candidate = replace(before, family=job.family, found={})  # what is coded needs no network
         yield Segment(stretch.start, video, part.record)
+
+
+def _share(size: int, stretch: Stretch, footage: Footage) -> int:
+    """Of a whole file's bytes, what a stretch may aim at; each reckons with `FILE_OVERHEAD`, which is there once."""
+    return max(1, (size - FILE_OVERHEAD) * len(stretch) // len(footage) + FILE_OVERHEAD)
 
 
 def _best(job: Job, before: Candidate | None = None, number: int = 1) -> CodedVideo:
@@ -188,7 +194,7 @@ def _best(job: Job, before: Candidate | None = None, number: int = 1) -> CodedVi
     else:
         unadapted = quantised(job, candidate, level)
     best = _coded(job, unadapted, level)
-    if before and before.in_force and not job.family.fitted:
+    if before and before.family is not job.family and not job.family.fitted:
         best = _better(job, best, _coded(job, _continued(before, number), level))
         unadapted = best.candidate
     for step in steps_of(job):
@@ -199,9 +205,10 @@ def _best(job: Job, before: Candidate | None = None, number: int = 1) -> CodedVi
 
 
 def _continued(before: Candidate, number: int) -> Candidate:
-    """The network of the segment before, as it is; number: of an update that changes it further."""
+    """The network of the segment before, its encoder too, as it is; number: of an update that changes it further."""
     family, parent = before.family.with_network(before.family.network), before.in_force
-    return Candidate(f"plain on update {parent}", family, b"", parent, number, before.settings)
+    name = f"plain on update {parent}" if parent else "plain on the encoder before"
+    return Candidate(name, family, b"", parent, number, before.settings)
 
 
 def _coded(job: Job, candidate: Candidate, level: RateLevel, known: CodedVideo | None = None) -> CodedVideo:
