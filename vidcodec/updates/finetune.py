@@ -71,7 +71,7 @@ class FinetuneConfig:
     steps: int = 300
     max_seconds: float = math.inf
     batch: int = 4
-    encoder_lr: float = 2e-4
+    encoder_lr: float = 6e-4
     vector_lr: float = 0.1
     matrix_lr: float = 0.005
     damping: float = 0.1
