@@ -9,9 +9,13 @@ Four parts, all from real files:
                   beside codecs measured elsewhere, where the anchors have the same frames
     steps         the training curve of the full model: R-D-M cost over finetuning steps
     ablation      the update's prior at one rate: ours, spike and slab, no rate term, no quantisation in the loop
-    amortisation  what the update costs and gains over the number of frames that share it
+    amortisation  what the update costs and gains over the number of frames that share it, against encoder only
 
-Latents are not refined. --fps, --frames and --max-time make of it the same on long videos.
+Latents are not refined. On a long video, at so many minutes for every adaptation:
+
+    python scripts/measure_seed.py CLIP --frames 1394 --frame-counts 10,30,100,279,1394 --steps 100000 --max-time 10
+
+What is measured is kept: with --only, or fewer --qualities or --frame-counts, the same command goes there in parts.
 """
 
 from __future__ import annotations
@@ -115,21 +119,26 @@ def amortisation(m: Measurement, usual: dict[str, Any]) -> str:
     """The update's bits per frame, and what it gains, over the number of frames."""
     rows: list[list[str]] = []
     curves: dict[str, list[tuple[float, float]]] = {}
-    codecs = [spec("vidcodec", [m.args.quality], name=mode, adapt=mode, **usual) for mode in (NONE, FULL)]
+    modes = (NONE, ENCODER, FULL)
+    codecs = [spec("vidcodec", [m.args.quality], name=mode, adapt=mode, **usual) for mode in modes]
     for count in m.args.frame_counts:
         results = m.evaluate(m.args.clips, codecs, f"amortisation {count:g}", frames=int(count))
         for clip in results.clips:
-            plain, full = (next(iter(results.curve(clip.name, mode)), None) for mode in (NONE, FULL))
-            if plain and full:
+            plain, encoder, full = (next(iter(results.curve(clip.name, mode)), None) for mode in modes)
+            if plain and encoder and full:
                 bits = 8 * update_bytes(full) / clip.frames
                 curves.setdefault(clip.name, []).append((clip.frames, bits))
                 psnr = (full.quality["psnr_yuv"] or 0) - (plain.quality["psnr_yuv"] or 0)
-                gains = [adaptation(full), per_cent(full.bytes, plain.bytes), show(psnr, 2, sign=True)]
+                gains = [adaptation(encoder), adaptation(full), per_cent(full.bytes, plain.bytes)]
+                gains.append(show(psnr, 2, sign=True))
                 rows.append([clip.name, str(clip.frames), show(update_bytes(full), 0), show(bits, 0), *gains])
     axes = "frames that share the update", "bits of the update per frame"
     lines(curves, m.asset("amortisation"), *axes, log="xy")
-    text = "The adapted candidate's update and its R-D-M cost against the plain one; bytes and PSNR of the files."
-    head = ["clip", "frames", "update bytes", "bits per frame", "cost", "bytes", "PSNR dB"]
+    text = (
+        "The full model's update; R-D-M cost of both adapted candidates against the plain one; bytes and PSNR of the "
+        "full model's files against plain ones."
+    )
+    head = ["clip", "frames", "update bytes", "bits per frame", "encoder only", "full model", "bytes", "PSNR dB"]
     figure = f"![amortisation]({m.args.name}-amortisation.png)"
     return "\n\n".join(["## Amortisation", text, markdown(head, sorted(rows, key=lambda r: r[0])), figure])
 

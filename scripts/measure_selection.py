@@ -6,11 +6,15 @@ Every selection finetunes the same network on the same frames for the same numbe
 J of the adapted candidate, plain rounding, is compared with finetuning that sends nothing (the encoder alone), at as
 many steps. --lossless: with the network as it is. --filter: of a post-filter behind x265, whose J is the video's bits
 and what its errors against the unfiltered ones are worth in bits, plus the update; compared with the base filter. The
-update is shared by the frames taken here only, which is what a short video is like.
+update is shared by the frames taken here only (--frames), which is what a short video is like.
+
+'saved per bit': what the update saves in the frames, in bits of J, for each of its own. A second table tells the same
+of the kinds of tensors in every update, as finetuning shares its gain out (`vidcodec.updates.worth`).
 """
 
 from __future__ import annotations
 
+import argparse
 from collections.abc import Iterable
 from functools import cache
 from pathlib import Path
@@ -19,6 +23,7 @@ from typing import Any
 from torch import nn
 
 from vidcodec.codec.device import pick_device
+from vidcodec.codec.presets import QUANTIZERS
 from vidcodec.evaluation.measurement import Measurement, parser, spec, words
 from vidcodec.evaluation.plots import lines
 from vidcodec.evaluation.results import Point
@@ -36,19 +41,20 @@ REFERENCE = "reference"
 QP = 37.0
 
 
-def codecs_of(kind: str, selections: list[str], weights: Path | None, steps: int, quality: float) -> list[str]:
+def codecs_of(kind: str, selections: list[str], args: argparse.Namespace, steps: int) -> list[str]:
     """The reference, then one for every selection."""
+    weights, minutes = args.weights, args.max_time
     if kind == FILTER:
         usual: dict[str, Any] = {"codec": "x265", "weights": weights}
         tuned = [spec("filter", [QP], name=s, strategy=s, steps=steps, **usual) for s in selections]
         return [spec("filter", [QP], name=REFERENCE, strategy="base", **usual), *tuned]
     if kind == LOSSLESS:
         plain = spec("vidcodec", name=REFERENCE, lossless=1, adapt="none", weights=weights)
-        usual = {"lossless": 1, "steps": steps, "weights": weights}
+        usual = {"lossless": 1, "steps": steps, "weights": weights, "max_minutes": minutes}
         return [plain, *(spec("vidcodec", name=s, update_parameters=s, **usual) for s in selections)]
-    usual = {"steps": steps, "quantizer": "uniform", "refine": "none", "weights": weights}
-    tuned = [spec("vidcodec", [quality], name=s, update_parameters=s, **usual) for s in selections]
-    return [spec("vidcodec", [quality], name=REFERENCE, adapt="encoder", **usual), *tuned]
+    usual = {"steps": steps, "quantizer": args.quantizer, "refine": "none", "weights": weights, "max_minutes": minutes}
+    tuned = [spec("vidcodec", [args.quality], name=s, update_parameters=s, **usual) for s in selections]
+    return [spec("vidcodec", [args.quality], name=REFERENCE, adapt="encoder", **usual), *tuned]
 
 
 def cost(p: Point, kind: str) -> float | None:
@@ -80,8 +86,22 @@ def selected(selection: str, kind: str, weights: Path | None, pixels: int) -> in
 
 
 def shown(figures: Iterable[float]) -> list[str]:
-    """Number of parameters, bytes, gain and seconds for a table."""
-    return [show(x, digits) for x, digits in zip(figures, (0, 0, 2, 0), strict=True)]
+    """Number of parameters, bytes, gain, bits saved per bit and seconds for a table."""
+    return [show(x, digits) for x, digits in zip(figures, (0, 0, 2, 1, 0), strict=True)]
+
+
+def by_kind(points: Iterable[Point]) -> str:
+    """Bytes of every kind of tensor, and what they save, over all clips."""
+    sums: dict[tuple[str, str], list[float]] = {}
+    for p in points:
+        for t in p.details.get("tensors") or []:
+            total = sums.setdefault((p.codec, t["kind"]), [0.0, 0.0])
+            total[:] = total[0] + t["bits"] / 8, total[1] + t["brought"] / 8
+    rows = [
+        [*key, show(sent, 0), show(saved, 0), show(saved / sent, 1) if sent else None]
+        for key, (sent, saved) in sorted(sums.items(), key=lambda item: (item[0][0], -item[1][1]))
+    ]
+    return markdown(["selection", "kind of tensor", "update bytes", "saves bytes", "per byte"], rows, 2) if rows else ""
 
 
 def main() -> None:
@@ -94,16 +114,18 @@ def main() -> None:
     p.add_argument("--selections", type=words, metavar="S,S", help="default: all kinds, the counted ones at 3 numbers")
     p.add_argument("--steps", type=int, help="of finetuning (default: 60, filter 100)")
     p.add_argument("--quality", type=float, default=50.0, help="of the lossy codec (default: %(default)s)")
+    p.add_argument("--quantizer", default="uniform", choices=QUANTIZERS, help="of it (default: %(default)s)")
+    p.add_argument("--max-time", type=float, metavar="MIN", help="of every finetuning, but for --filter")
     args = p.parse_args()
     kind, args.name = args.kind, args.name if args.kind == LOSSY else f"{args.name}_{args.kind}"
     counted = [f"{family}:{count}" for count in COUNTS[kind] for family in COUNTED]
     usual = ["all", "learned", "biases", "biases+multipliers", *counted, "last-layer", "low-rank:1"]
     selections, steps = args.selections or usual, args.steps or STEPS[kind]
     m = Measurement(args, __doc__)
-    codecs = codecs_of(kind, selections, args.weights, steps, args.quality)
+    codecs = codecs_of(kind, selections, args, steps)
     results = m.evaluate(args.clips, codecs, frames=args.frames or FRAMES[kind])
     references = {point.clip: cost(point, kind) for point in results.points if point.codec == REFERENCE}
-    found: dict[str, list[tuple[int, float, float, float]]] = {}  # selected, update, gain, seconds
+    found: dict[str, list[tuple[float, ...]]] = {}  # selected, update, gain, saved per bit, seconds
     rows = []
     for point in results.points:
         if point.codec == REFERENCE or not (known := references.get(point.clip)):
@@ -111,12 +133,14 @@ def main() -> None:
         shared = 8 * point.details["video_bytes"] if kind == FILTER else results.clip(point.clip).pixels
         number, adapted = selected(point.codec, kind, args.weights, shared), cost(point, kind)
         gain = 100 * (1 - (adapted or known) / known)  # an adaptation that sends nothing changes nothing
-        figures = number, update_bytes(point), gain, point.details["stage_seconds"].get("adapt", 0.0)
+        sent = 8 * update_bytes(point)
+        saved = (known - (adapted or known)) * shared / sent + 1 if sent else 0.0
+        figures = number, sent / 8, gain, saved, point.details["stage_seconds"].get("adapt", 0.0)
         found.setdefault(point.codec, []).append(figures)
         rows.append([point.clip, point.codec, *shown(figures), show(adapted, 4)])
     means = {s: [mean_of(column) or 0 for column in zip(*f, strict=True)] for s, f in found.items()}
     ranked = sorted(means.items(), key=lambda item: -item[1][2])
-    head = ["selected", "update bytes", "gain %", "s"]
+    head = ["selected", "update bytes", "gain %", "saved per bit", "s"]
     for column, axis in ((0, "number of parameters that may change"), (1, "model update, bytes")):
         curves: dict[str, list[tuple[float, float]]] = {}
         for selection, mean in ranked:
@@ -129,6 +153,7 @@ def main() -> None:
             [[s, *shown(f)] for s, f in ranked],
         ),
         markdown(["clip", "selection", *head, "J"], rows, 2),
+        by_kind(results.points),
         f"{kind}, {steps} steps. `selected`: parameters that may change; s: of finetuning.",
         summary={"means": means},
     )

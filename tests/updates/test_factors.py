@@ -20,9 +20,8 @@ from vidcodec.families.msp.network import Msp
 from vidcodec.families.msp.objective import MspObjective
 from vidcodec.updates import coder
 from vidcodec.updates.coder import decode_update, encode_update, tensor_bits
-from vidcodec.updates.factors import FactorGrid, geometric_bits, is_factored
+from vidcodec.updates.factors import LEFT, RIGHT, FactorGrid, geometric_bits, is_factored
 from vidcodec.updates.finetune import FinetuneConfig, Finetuned, Finetuner
-from vidcodec.updates.grid import LEFT, RIGHT
 from vidcodec.updates.prior import AdaptivePrior
 from vidcodec.updates.selection import Selection, Strategy, select
 from vidcodec.updates.strategy import MAX_RANK, paying_rank

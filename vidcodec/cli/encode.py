@@ -98,7 +98,8 @@ def add_parser(subparsers: Any) -> None:
     )
     add_overwrite(parser)
 
-    add_sampling(parser).add_argument(
+    which = add_sampling(parser)
+    which.add_argument(
         "--key-interval",
         dest="key_seconds",
         type=number(0),
@@ -107,7 +108,15 @@ def add_parser(subparsers: Any) -> None:
         help="let frames refer to the one before, where that costs less, and begin anew after so many seconds: for "
         "cameras that stand still, 60 (default: 0, every frame by itself)",
     )
-
+    which.add_argument(
+        "--segment",
+        dest="segment_minutes",
+        type=number(0),
+        default=0.0,
+        metavar="MINUTES",
+        help="let every so many minutes have a model update of their own, a change of the one before or a new one, "
+        "whichever costs less; every segment is adapted for as many steps (default: 0, one update for all frames)",
+    )
     parser.add_argument(
         "--audio",
         choices=("none", "copy"),
@@ -285,9 +294,31 @@ def summary(r: EncodeResult) -> str:
             f"{r.output}: {frames}, {r.size:,} bytes, {r.bpp:.4f} bits per pixel",
             console.table(rows, right=(1, 2)),
             ("every sample is kept; " if r.lossless else quality) + _choice(r),
+            *map(_segment, r.segments),
+            *_parts(r.tensors if r.update_size else []),
             f"seconds: {spent}",
         )
     )
+
+
+def _parts(tensors: list[dict[str, Any]]) -> list[str]:
+    """What the parts of the network cost and saved, by the beginnings of their names."""
+    sums: dict[str, list[float]] = {}
+    for t in tensors:
+        cost = sums.setdefault(t["name"].partition(".")[0], [0.0, 0.0])
+        cost[:] = cost[0] + t["bits"] / 8, cost[1] + t["brought"] / 8
+    rows = [(name, f"{spent:,.0f} bytes", f"{saved:,.0f}") for name, (spent, saved) in sums.items()]
+    return [console.table([("adapted part", "sent", "saves about"), *rows], right=(1, 2))] if rows else []
+
+
+def _segment(s: dict[str, Any]) -> str:
+    """A line about one of several segments."""
+    own = f"own update {s['update']}, {s['update_size']:,} bytes" + f" on top of update {s['parent']}" * bool(
+        s["parent"]
+    )
+    known = own if s["update_size"] else f"update {s['update']}" if s["update"] else "no update"
+    first = s["first_frame"]
+    return f"frames {first}:{first + s['frames']}: {s['size']:,} bytes, {s['chosen']}; {known}"
 
 
 def _choice(r: EncodeResult) -> str:

@@ -157,11 +157,8 @@ def _add_tensors(facts: dict[str, Any], reader: BitstreamReader, args: argparse.
     h = reader.header
     base = load_for_stream(h.model, h.model_digest, args.weights, pick_device("cpu"))
     for entry, unit in zip(facts["updates"], map(reader.update, reader.update_numbers), strict=True):
-        family = base
-        for payload in reader.update_chain(unit.parent):
-            family = family.updated(payload)
-        update = decode_update(unit.payload, family.network, base.folder)
-        bits = tensor_bits(update, family.network, selection_of(unit.payload, family.network, base.folder))
+        update = decode_update(unit.payload, base.network, base.folder)
+        bits = tensor_bits(update, base.network, selection_of(unit.payload, base.network, base.folder))
         entry["tensors"] = [
             {
                 "name": name,
@@ -258,7 +255,12 @@ def _tensors(tensors: list[dict[str, Any]]) -> str:
     ]
     if rest := largest[SHOWN_TENSORS:]:
         rows.append((f"{len(rest)} more", "", "", f"{sum(t['bits'] or 0 for t in rest) / 8:,.0f} bytes"))
-    return console.table(rows, right=(1, 2, 3))
+    parts: dict[str, float] = {}
+    for t in largest:
+        part = t["name"].partition(".")[0]
+        parts[part] = parts.get(part, 0.0) + (t["bits"] or 0) / 8
+    sums = ", ".join(f"{part} {size:,.0f} bytes" for part, size in sorted(parts.items(), key=lambda item: -item[1]))
+    return f"{console.table(rows, right=(1, 2, 3))}\n  by part: {sums}"
 
 
 def _frames(frames: list[dict[str, Any]], *, lossless: bool) -> str:

@@ -22,16 +22,24 @@ from vidcodec.video import Frame, VideoFormat
 class Candidate:
     """A way of coding the video: a network, the update that takes a decoder there, what decides the symbols.
 
-    refine: how latents are searched, of the family's `refinements`. found: payloads of frames whose symbols were fitted
-    with the network, by time stamp.
+    parent: number of the update that its own one changes further, 0: the base weights. number: of its own one. refine:
+    how latents are searched, of the family's `refinements`. found: payloads of frames whose symbols were fitted with
+    the network, by time stamp.
     """
 
     name: str
     family: Family
     update: bytes = b""
+    parent: int = 0
+    number: int = 1
     settings: Settings = PLAIN_SETTINGS
     refine: str = "none"
     found: Mapping[int, bytes] = field(default_factory=dict)
+
+    @property
+    def in_force(self) -> int:
+        """Number of the update that its frames are decoded with."""
+        return self.number if self.update else self.parent
 
 
 class MeasuredFrame(NamedTuple):
@@ -60,7 +68,7 @@ class MeasuredFrame(NamedTuple):
             checksum=coded.log.crc,
             level=level.steps,
             quantizer=candidate.settings.quantizer.code,
-            update=1 if candidate.update else 0,
+            update=candidate.in_force,
             reference=1 if coded.predicted else 0,
         )
         errors = plane_errors(frame, coded.show()) if compare else np.full(3, np.nan)

@@ -85,7 +85,7 @@ def _kept(
 
     stage: what this coding came from. A process that has a share of it raises ShareDone at its end.
     """
-    named = step_digest(stage)
+    named = step_digest((job.work.stretch, *stage))
     share = job.share if job.share and job.share.stage == named else None
     if job.helpers:
         job.helpers.code(named, name, job.report)

@@ -8,7 +8,10 @@
                 fitted      in place of all three: network and symbols together, for families that have no analysis
                 every step gives a candidate; adapted and refined ones code all frames for real, and are kept if the
                 true cost fell
-    write       HEAD, UPDT, FRAM..., INDX, DONE, renamed into place when complete
+    write       HEAD, [UPDT, FRAM...]..., INDX, DONE, renamed into place when complete
+
+A video in segments goes through level and steps once for each of them, from the base network or from the one that the
+segment before was left with, whichever costs less there.
 
 The same steps serve every family of networks (`vidcodec.families`), those that it knows. Settings, the adapted network
 and refined frames are kept in a folder where one is given (`vidcodec.codec.work`).
@@ -18,21 +21,23 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Callable, Iterator
+import re
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from functools import cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import Any, cast
 
+from vidcodec.bitstream import FrameUnit, UpdateUnit
 from vidcodec.codec.candidates import Candidate, CodedVideo
 from vidcodec.codec.coding import code
 from vidcodec.codec.device import pick_device
 from vidcodec.codec.files import units_size, write_file
 from vidcodec.codec.fitting import fitted
-from vidcodec.codec.footage import Footage, Report
+from vidcodec.codec.footage import Footage, Report, Stretch
 from vidcodec.codec.job import Budget, Job, Plan, Record
 from vidcodec.codec.options import EncodeOptions
 from vidcodec.codec.presets import DEFAULT_QUALITY
@@ -59,7 +64,9 @@ class EncodeResult:
 
     compared: frames whose decoded pictures the quality figures are of: all, or an even part of a long video that was
     coded one way. Without loss there is no z but the frames' hashes, and no PSNR to tell. sound_size: of audio and
-    subtitles, which bpp leaves out.
+    subtitles, which bpp leaves out. tensors: what every part of the adapted network cost and saves
+    (`vidcodec.updates.worth.account`). segments: of a video in several, what each holds (`Segment.to_dict`); costs and
+    quality are then means over their frames.
     """
 
     output: Path
@@ -81,10 +88,45 @@ class EncodeResult:
     notes: list[str]
     lossless: bool = False
     sound_size: int = 0
+    tensors: list[dict[str, Any]] = field(default_factory=list)
+    segments: list[dict[str, Any]] = field(default_factory=list)
 
     def to_dict(self) -> dict[str, Any]:
         d = {k: getattr(self, k) for k in self.__dataclass_fields__ if k not in ("output", "quality_figures")}
         return {"output": str(self.output), **d, **self.quality_figures}
+
+
+@dataclass(frozen=True)
+class Segment:
+    """Frames that share a network, coded. start: the number of the first. record: what was noted of them alone."""
+
+    start: int
+    video: CodedVideo
+    record: Record
+
+    def units(self) -> Iterator[UpdateUnit | FrameUnit]:
+        """As they stand in the file."""
+        c = self.video.candidate
+        if c.update:
+            yield UpdateUnit(c.number, c.parent, self.start, c.update)
+        for unit in self.video.units:
+            yield replace(unit, index=unit.index + self.start)
+
+    def to_dict(self) -> dict[str, Any]:
+        """For reports: sizes in bytes, costs in bits per pixel; update: the number of the one in force."""
+        c = self.video.candidate
+        return {
+            "first_frame": self.start,
+            "frames": len(self.video),
+            "chosen": c.name,
+            "size": self.video.size,
+            "update": c.in_force,
+            "parent": c.parent if c.update else None,
+            "update_size": len(c.update),
+            "costs": self.record.costs,
+            "curve": self.record.curve,
+            "tensors": self.record.tensors,
+        }
 
 
 @flushed_denormals()
@@ -112,7 +154,7 @@ def encode_video(
             beside = stack.enter_context(TemporaryDirectory(prefix=f".{output.name}.", dir=output.parent))
             o = replace(o, work=Path(beside))
         job = stack.enter_context(opened(Path(source), output, o, report, executor=executor))
-        result = _write(job, coded(job))
+        result = _write(job, list(coded(job)))
         job.work.finish()
         return result
 
@@ -154,21 +196,65 @@ def _sound(source: Path, footage: Footage, folder: str, notes: list[str]) -> Pat
     return path if found else None
 
 
-def coded(job: Job) -> CodedVideo:
-    """All frames coded the way that costs least, or that meets the target with least."""
+def coded(job: Job) -> Iterator[Segment]:
+    """The video in segments, one after the other, or whole."""
+    o, footage, before, number = job.options, cast(Footage, job.footage), None, 1
+    if not o.segment_minutes:
+        yield Segment(0, _best(job), job.record)
+        return
+    for i, stretch in enumerate(footage.stretches(60 * o.segment_minutes), 1):
+
+        def report(stage: str, share: float, figures: dict[str, Any], i: int = i) -> None:
+            job.report(f"segment {i}: {stage}", share, figures)
+
+        job.work.stretch = i
+        part = replace(
+            job,
+            footage=stretch,
+            options=o if o.target_size is None else replace(o, target_size=_share(o.target_size, stretch, footage)),
+            budget=Budget(job.budget.left * len(stretch) / (len(footage) - stretch.start)),
+            record=replace(job.record, curve=[], costs={}, tensors=[]),
+            report=report,
+        )
+        video = _best(part, before, number)
+        before, number = video.candidate, number + bool(video.candidate.update)
+        video.candidate = replace(before, family=job.family, found={})  # what is coded needs no network
+        yield Segment(stretch.start, video, part.record)
+
+
+def _share(size: int, stretch: Stretch, footage: Footage) -> int:
+    """Of a whole file's bytes, what a stretch may aim at; each reckons with `FILE_OVERHEAD`, which is there once."""
+    return max(1, (size - FILE_OVERHEAD) * len(stretch) // len(footage) + FILE_OVERHEAD)
+
+
+def _best(job: Job, before: Candidate | None = None, number: int = 1) -> CodedVideo:
+    """All frames coded the way that costs least, or that meets the target with least.
+
+    before: how the segment before was coded. number: of the update that there may be.
+    """
     target = Target.of(job.options, job.footage.pixels)
-    candidate = Candidate("plain", job.family)
+    candidate = Candidate("plain", job.family, number=number)
     level = _starting_level(job, candidate, target)
     if job.family.fitted:
         unadapted = fitted(job, candidate, level, FITTED_SHARE if target else 1.0)
     else:
         unadapted = quantised(job, candidate, level)
     best = _coded(job, unadapted, level)
+    if before and before.family is not job.family and not job.family.fitted:
+        best = _better(job, best, _coded(job, _continued(before, number), level))
+        unadapted = best.candidate
     for step in steps_of(job):
         tried = step(job, best)
         if tried is not best.candidate:
             best = _better(job, best, _coded(job, tried, level, best))
     return best if target is None else _meet_target(job, best, target, unadapted)
+
+
+def _continued(before: Candidate, number: int) -> Candidate:
+    """The network of the segment before, its encoder too, as it is; number: of an update that changes it further."""
+    family, parent = before.family.with_network(before.family.network), before.in_force
+    name = f"plain on update {parent}" if parent else "plain on the encoder before"
+    return Candidate(name, family, b"", parent, number, before.settings)
 
 
 def _coded(job: Job, candidate: Candidate, level: RateLevel, known: CodedVideo | None = None) -> CodedVideo:
@@ -187,32 +273,54 @@ def _better(job: Job, best: CodedVideo, other: CodedVideo) -> CodedVideo:
     return kept
 
 
-def _write(job: Job, video: CodedVideo) -> EncodeResult:
-    f, top, record, candidate = job.format, job.family.top.steps, job.record, video.candidate
-    size = write_file(job.output, job.family, f, candidate.update, video.units, video.extra, job.sound)
+def _write(job: Job, segments: Sequence[Segment]) -> EncodeResult:
+    f, top, record = job.format, job.family.top.steps, job.record
+    videos = [s.video for s in segments]
+    units = (unit for s in segments for unit in s.units())
+    size = write_file(job.output, job.family, f, units, videos[0].extra, job.sound)
     sound = job.sound.stat().st_size if job.sound else 0
-    y, z = (sum(bits) / 8 for bits in zip(*video.bits, strict=True))
+    y, z = (sum(bits) / 8 for bits in zip(*(b for v in videos for b in v.bits), strict=True))
+    errors, frames = [e for v in videos for e in v.compared], sum(map(len, videos))
+    level = sum(v.level.steps * len(v) for v in videos) / frames
+    updates = [len(v.candidate.update) for v in videos]
+    alone = len(segments) == 1
+    several = f"{len(segments)} segments, {sum(map(bool, updates))} updates"
     return EncodeResult(
         output=job.output,
-        frames=len(video),
+        frames=frames,
         width=f.width,
         height=f.height,
-        chosen=candidate.name,
-        quality=round(100 * video.level.steps / top, 2) if top else 100.0 * job.family.lossless,
+        chosen=videos[0].candidate.name if alone else several,
+        quality=round(100 * level / top, 2) if top else 100.0 * job.family.lossless,
         size=size,
-        update_size=len(candidate.update),
+        update_size=sum(updates),
         z_size=z,
         y_size=y,
         sound_size=sound,
         bpp=8 * (size - sound) / job.footage.pixels,
-        compared=len(video.compared),
-        quality_figures={} if job.family.lossless else quality_figures(video.compared, f.bit_depth),
+        compared=len(errors),
+        quality_figures={} if job.family.lossless else quality_figures(errors, f.bit_depth),
         seconds=record.seconds,
-        costs=record.costs,
-        curve=record.curve,
+        costs=segments[0].record.costs if alone else _mean_costs(segments, several),
+        curve=segments[0].record.curve if alone else [],
         notes=record.notes,
         lossless=job.family.lossless,
+        tensors=segments[0].record.tensors if alone else [],
+        segments=[] if alone else [s.to_dict() for s in segments],
     )
+
+
+def _mean_costs(segments: Sequence[Segment], kept: str) -> dict[str, float]:
+    """Of what was kept, and of the base network wherever that was coded, over the frames of all segments."""
+    shares = [len(s.video) / sum(len(o.video) for o in segments) for s in segments]
+    named = {
+        "plain": [
+            next((c for n, c in s.record.costs.items() if re.match("plain(,|$)", n)), math.nan) for s in segments
+        ],
+        kept: [s.record.costs.get(s.video.candidate.name, math.nan) for s in segments],
+    }
+    means = {n: sum(c * w for c, w in zip(costs, shares, strict=True)) for n, costs in named.items()}
+    return {n: mean for n, mean in means.items() if math.isfinite(mean)}
 
 
 # -------------------------------------------------------------------------- rate control

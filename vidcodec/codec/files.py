@@ -43,20 +43,20 @@ def write_file(
     output: Path,
     family: Family,
     video: VideoFormat,
-    update: bytes,
-    frames: Iterable[FrameUnit],
+    units: Iterable[UpdateUnit | FrameUnit],
     extra: bytes = b"",
     sound: Path | None = None,
 ) -> int:
-    """HEAD, UPDT where there is an update, FRAM..., the file `sound` in pieces, INDX, DONE, complete or not at all.
+    """HEAD, UPDT and FRAM in their order, the file `sound` in pieces, INDX, DONE, complete or not at all.
 
     Returns the size in bytes.
     """
     with BitstreamWriter(output, header_of(family, video, extra)) as writer:
-        if update:
-            writer.write_update(UpdateUnit(number=1, parent=0, first_frame=0, payload=update))
-        for frame in frames:
-            writer.write_frame(frame)
+        for unit in units:
+            if isinstance(unit, UpdateUnit):
+                writer.write_update(unit)
+            else:
+                writer.write_frame(unit)
         if sound:
             with sound.open("rb") as file:
                 while piece := file.read(PIECE):

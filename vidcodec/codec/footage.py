@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+from array import array
 from collections.abc import Callable, Iterator, Sequence
-from itertools import islice
+from dataclasses import dataclass
+from itertools import islice, pairwise
 from pathlib import Path
 from typing import Any
 
@@ -42,9 +44,11 @@ class Footage(Closing):
             places: list[int] = []  # in the spool, of frames 0, stride, 2 stride, ...
             free: list[int] = []
             self._stride, self._count = 1, 0
+            self._pts = array("q")
             try:
                 for frame in reader.frames():
                     _digest(content, frame)
+                    self._pts.append(frame.pts)
                     if self._count % self._stride == 0:
                         if len(places) == limit:
                             places, free = places[::2], places[1::2]
@@ -90,6 +94,23 @@ class Footage(Closing):
         if count != self._count:
             raise InputError(f"{self.source} changed while it was read: encode it again")
 
+    def stretches(self, seconds: float) -> Iterator[Stretch]:
+        """All frames in stretches of so many seconds, the last one at least half as long; each lasts until the next."""
+        length = seconds / float(self.format.time_base)
+        starts = [0]
+        for i, pts in enumerate(self._pts):
+            if pts - self._pts[starts[-1]] >= length and self._pts[-1] - pts >= length / 2:
+                starts.append(i)
+        frames = iter(self)
+        for start, stop in pairwise([*starts, self._count]):
+            if self.complete:
+                yield Stretch(self.format, self.sample[start:stop], start)
+                continue
+            with FrameSpool(self.format) as kept:
+                for frame in islice(frames, stop - start):
+                    kept.append(frame)
+                yield Stretch(self.format, Picked(kept, range(len(kept))), start)
+
     def close(self) -> None:
         """Give the disk space back."""
         self._kept.close()
@@ -101,6 +122,26 @@ class Footage(Closing):
             return place
         self._kept.append(frame)
         return len(self._kept) - 1
+
+
+@dataclass(frozen=True)
+class Stretch:
+    """Consecutive frames of a footage, all of them on disk; start: the number of the first."""
+
+    format: VideoFormat
+    sample: Picked
+    start: int
+
+    def __len__(self) -> int:
+        return len(self.sample)
+
+    @property
+    def pixels(self) -> int:
+        """Luma samples of all frames."""
+        return self.format.width * self.format.height * len(self)
+
+    def __iter__(self) -> Iterator[Frame]:
+        return iter(self.sample)
 
 
 class Picked(Sequence[Frame]):

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from vidcodec.codec.footage import Footage, Report
+from vidcodec.codec.footage import Footage, Report, Stretch
 from vidcodec.codec.options import EncodeOptions
 from vidcodec.codec.presets import PRESETS
 from vidcodec.codec.shares import Helpers, Share
@@ -53,6 +53,8 @@ class Plan:
             raise ModelError(f"frames of {family.name} refer to no others: leave 'key_seconds' at 0")
         if family.lossless and o.adapt == "encoder":
             raise ModelError("the lossless codec has no encoder of its own to adapt: adapt full, decoder or none")
+        if o.segment_minutes and not family.one_extra:
+            raise ModelError(f"files of {family.name} hold tables for all frames: leave 'segment_minutes' at 0")
         strategy = _settled_strategy(o, family) if o.finetuning_steps and not family.fitted else None
         return cls(quantizer, refine if steps else "none", steps, strategy)
 
@@ -84,12 +86,16 @@ class Budget:
 
 @dataclass
 class Record:
-    """What an encode tells afterwards: seconds by stage, true costs by candidate, the curve of finetuning, notes."""
+    """What an encode tells afterwards: seconds by stage, true costs by candidate, the curve of finetuning, notes.
+
+    tensors: what every part of the adapted network cost and saved (`vidcodec.updates.worth.account`).
+    """
 
     notes: list[str] = field(default_factory=list)
     seconds: dict[str, float] = field(default_factory=dict)
     curve: list[dict[str, Any]] = field(default_factory=list)
     costs: dict[str, float] = field(default_factory=dict)
+    tensors: list[dict[str, Any]] = field(default_factory=list)
 
     @contextmanager
     def timed(self, stage: str) -> Iterator[None]:
@@ -111,7 +117,7 @@ class Job:
     options: EncodeOptions
     family: Family
     plan: Plan
-    footage: Footage
+    footage: Footage | Stretch
     work: Work
     budget: Budget
     record: Record

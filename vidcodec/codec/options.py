@@ -32,8 +32,10 @@ class EncodeOptions:
     and refinement, nor of a model that is not made for it. update_parameters is one of `vidcodec.updates.strategy`;
     where None, low rank for large streams (`vidcodec.codec.steps.paying_strategy`), else those of learned importance if
     the weights come with scores, else all. key_seconds: after so many seconds at the latest comes a frame that refers
-    to no other one; 0: none does. audio: 'copy' keeps the source's audio and subtitles, as they are. work: a folder
-    where finished steps are kept until the file is written, for a later run with these options to go on from.
+    to no other one; 0: none does. segment_minutes: every so many minutes may have a model update of their own; 0: one
+    for all frames; steps and targets are then those of every segment. audio: 'copy' keeps the source's audio and
+    subtitles, as they are. work: a folder where finished steps are kept until the file is written, for a later run with
+    these options to go on from.
 
     Raises RateControlError, UnsupportedInputError, and ModelNotFoundError for a family that cannot be imported.
     """
@@ -59,6 +61,7 @@ class EncodeOptions:
     lossless: bool = False
     key_seconds: float = 0.0
     audio: str = "none"
+    segment_minutes: float = 0.0
     work: Path | None = None
 
     def __post_init__(self) -> None:
@@ -73,6 +76,8 @@ class EncodeOptions:
                 raise RateControlError(f"'{name}' must be above zero, not {value:g}")
         if not self.key_seconds >= 0:
             raise UnsupportedInputError(f"'key_seconds' must not be negative, not {self.key_seconds:g}")
+        if not self.segment_minutes >= 0:
+            raise UnsupportedInputError(f"'segment_minutes' must not be negative, not {self.segment_minutes:g}")
         if not self.max_minutes > 0:
             raise RateControlError("'max_minutes' must be above zero; without adaptation: 'preset' fast")
         for name, known in _CHOICES.items():

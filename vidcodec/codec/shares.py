@@ -76,7 +76,8 @@ def work(
 
     o = options_of(options)
     with opened(Path(source), Path(), o, told, share=Share(stage, number, of)) as job, suppress(ShareDone):
-        coded(job)
+        for _ in coded(job):
+            continue
 
 
 def told_options(o: EncodeOptions) -> dict[str, Any]:

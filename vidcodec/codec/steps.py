@@ -21,10 +21,12 @@ from vidcodec.errors import VidcodecError
 from vidcodec.latents.decisions import Decisions, Settings
 from vidcodec.latents.quantizer import Quantizer
 from vidcodec.rate import RateLevel
+from vidcodec.updates.coder import tensor_bits
 from vidcodec.updates.finetune import FinetuneConfig, Finetuned, Finetuner
 from vidcodec.updates.prior import update_prior
 from vidcodec.updates.selection import Selection, select
 from vidcodec.updates.strategy import LEAST_PAYING, Strategy, paying_rank
+from vidcodec.updates.worth import account, brought_bits
 
 Step = Callable[[Job, CodedVideo], Candidate]
 
@@ -81,7 +83,7 @@ def adapted(job: Job, unadapted: CodedVideo) -> Candidate:
         return candidate
     with job.record.timed("adapt"):
         job.report("adapt", 0.0, {})
-        came_from = ("adapted", level, candidate.settings)
+        came_from = ("adapted", level, candidate.settings, candidate.parent)
         if known := job.work.load(came_from):
             try:
                 return _kept(job, candidate, *known)
@@ -97,18 +99,20 @@ def adapted(job: Job, unadapted: CodedVideo) -> Candidate:
         done = f"adapted ({', '.join(what)})" if what else "adapted"
         name = candidate.name.replace("plain", done)
         if job.work.folder:
-            arrays = encoder_side(tuned.model, job.family, tuned.payload)
+            arrays = encoder_side(tuned.model, candidate.family, tuned.payload)
             arrays["update:"] = np.frombuffer(tuned.payload, np.uint8)
-            job.work.save(came_from, {"name": name, "curve": tuned.curve}, arrays)
+            job.work.save(came_from, {"name": name, "curve": tuned.curve, "tensors": job.record.tensors}, arrays)
         job.record.curve[:] = tuned.curve
-        return replace(candidate, name=name, family=job.family.with_network(tuned.model.eval()), update=tuned.payload)
+        return replace(
+            candidate, name=name, family=candidate.family.with_network(tuned.model.eval()), update=tuned.payload
+        )
 
 
 def _kept(job: Job, candidate: Candidate, about: dict[str, Any], arrays: dict[str, np.ndarray]) -> Candidate:
     """With the network that finetuning gave in an earlier run."""
     payload = arrays.pop("update:").tobytes()
-    family = rebuilt(job.family, payload, arrays)
-    job.record.curve[:] = about["curve"]
+    family = rebuilt(candidate.family, payload, arrays)
+    job.record.curve[:], job.record.tensors[:] = about["curve"], about["tensors"]
     return replace(candidate, name=about["name"], family=family, update=payload)
 
 
@@ -143,7 +147,7 @@ def paying_strategy(o: EncodeOptions, settled: Strategy, size: int) -> Strategy:
 
 
 def finetuned(job: Job, candidate: Candidate, level: RateLevel, strategy: Strategy) -> tuple[Finetuned, Selection]:
-    """The base network finetuned to the video, and what was selected to change."""
+    """The candidate's network finetuned to the video, and what was selected to change; notes what each part brings."""
     o, family = job.options, candidate.family
     crops = family.crops(job.footage.sample, job.format, pixels=job.footage.pixels)
     config = FinetuneConfig(
@@ -157,10 +161,15 @@ def finetuned(job: Job, candidate: Candidate, level: RateLevel, strategy: Strate
             **family.pace,
         }
     )
-    selection = select(strategy, family.network, pixels=crops.pixels, folder=family.folder)
+    selection = select(strategy, family.base, pixels=crops.pixels, folder=family.folder)
     objective = family.objective(level, job.format, decisions_of(job, candidate, level))
     tuner = Finetuner(family.network, objective, crops, update_prior(o.update_prior), config, selection)
-    return tuner.run(lambda share, figures: job.report("adapt", share, figures)), selection
+    tuned = tuner.run(lambda share, figures: job.report("adapt", share, figures))
+    if tuned.payload:
+        brought = brought_bits(family.network, tuned.model, objective, crops, config.batch, o.seed)
+        bits = tensor_bits(tuned.update, family.base, selection)
+        job.record.tensors[:] = account(tuned.model, bits, brought)
+    return tuned, selection
 
 
 def refined(job: Job, video: CodedVideo) -> Candidate:

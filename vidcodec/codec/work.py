@@ -47,6 +47,7 @@ class Work:
 
     def __init__(self, folder: Path | None, key: str, notes: list[str]) -> None:
         self.folder, self.notes, self.found = folder and folder / key, notes, 0
+        self.stretch = 0  # of the video, from 1 on, where it is coded in several
         if folder is None or self.folder is None:
             return
         others = [p for p in folder.glob("*/*.step") if p.parent != self.folder]
@@ -100,7 +101,7 @@ class Work:
 
     def _path(self, came_from: CameFrom) -> Path:
         assert self.folder is not None
-        return self.folder / f"{came_from[0]}-{_digest(came_from)}.step"
+        return self.folder / f"{came_from[0]}-{_digest((self.stretch, *came_from))}.step"
 
 
 def step_digest(came_from: CameFrom) -> str:

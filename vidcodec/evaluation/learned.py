@@ -149,6 +149,7 @@ class Vidcodec(Codec):
             "rest_bytes": r.size - r.update_size - sum(payloads),
             "curve": r.curve,
             "costs": r.costs,
+            "tensors": r.tensors,
             "stage_seconds": r.seconds,
         }
         return Encoded([path], r.size, [8 * size for size in payloads], details, list(r.notes))

@@ -275,8 +275,11 @@ class Facts:
         told = [(p, {key: p.details.get(key) for key in PARTS}) for p in points]
         return [(p, parts) for p, parts in told if all(isinstance(v, int | float) for v in parts.values())]
 
-    def tensors(self, clip: ClipInfo) -> tuple[Point, float, list[tuple[str, float]]] | None:
-        """The clip's point with the largest update, its bits, and those of its largest tensors, the rest as one."""
+    def tensors(self, clip: ClipInfo) -> tuple[Point, float, list[tuple[str, float, str]]] | None:
+        """The clip's point with the largest update, its bits, and those of its largest tensors, the rest as one.
+
+        With each tensor what it saves, where the encoder told.
+        """
         all_bits = [(p, p.details.get("tensor_bits") or {}) for p in self.results.points if p.clip == clip.name]
         point, bits = max(all_bits, key=lambda item: sum(item[1].values()), default=(None, {}))
         if point is None or not any(bits.values()):
@@ -284,7 +287,8 @@ class Facts:
         largest = sorted(bits.items(), key=lambda item: -item[1])
         rest = [value for _, value in largest[LARGEST_TENSORS:] if value]
         shown = [*largest[:LARGEST_TENSORS], (f"{len(rest)} more", sum(rest))]
-        return point, sum(bits.values()), [(name, value) for name, value in shown if value]
+        saved = {t["name"]: f", saves {t['brought'] / 8:,.0f} B" for t in point.details.get("tensors") or []}
+        return point, sum(bits.values()), [(name, value, saved.get(name, "")) for name, value in shown if value]
 
     def training(self, clip: ClipInfo) -> tuple[list[str], Chart] | None:
         """Cost over finetuning steps, a line per file, and the codecs that were finetuned."""

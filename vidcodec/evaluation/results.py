@@ -129,8 +129,9 @@ class Point:
         file to frames; loading of a model included, starting of Python not. threads: that were allowed.
     encode_memory, decode_memory: peak resident bytes of the process that did it, interpreter and libraries included.
     details: what only this codec tells. Ours: 'chosen', 'update_bytes', 'y_bytes', 'z_bytes', 'rest_bytes',
-        'tensor_bits' (name to bits of the model update), 'curve' (one dict per measure while finetuning: step, bpp,
-        mse, update_bits, cost ...), 'costs', 'stage_seconds'. A filter's: its segments' entries, of the first one.
+        'tensor_bits' (name to bits of the model update), 'tensors' (what each of them cost and saves), 'curve' (one
+        dict per measure while finetuning: step, bpp, mse, update_bits, cost ...), 'costs', 'stage_seconds'. A filter's:
+        its segments' entries, of the first one.
     measured: date, cpu, vidcodec version and commit; a resumed run may mix several.
     """
 

@@ -186,7 +186,8 @@ class Family(ABC):
     """A network with its base weights on a device, and all that the pipeline asks of it.
 
     name: as the header carries it. digest: 16 bytes naming the weights that decoding uses. folder: of weights that are
-    not the shipped ones; importance scores may lie there.
+    not the shipped ones; importance scores may lie there. origin: the network with its base weights, where `network`
+    has others: what an update may change is selected by it.
     """
 
     name: str
@@ -194,8 +195,10 @@ class Family(ABC):
     digest: bytes
     device: torch.device
     folder: Path | None = None
+    origin: nn.Module | None = None
 
     lossless: ClassVar[bool] = False
+    one_extra: ClassVar[bool] = True  # `PictureCoder.extra` is the same whatever the weights
     predicts: ClassVar[bool] = False  # its coder has `encode_after`
     fitted: ClassVar[bool] = False  # symbols are found by a `fitter`, not by an analysis
     multiple: ClassVar[int] = 16  # of both sides of the pictures it takes, in luma samples
@@ -208,16 +211,21 @@ class Family(ABC):
     def load(cls, name: str, weights: Path | None, device: torch.device) -> Self:
         """The network that `name` stands for; raises ModelNotFoundError or ModelMismatchError."""
 
+    @property
+    def base(self) -> nn.Module:
+        """The network with its base weights."""
+        return self.origin or self.network
+
     def with_network(self, network: nn.Module) -> Self:
         """The same family with other weights of the same network."""
-        return replace(self, network=network)
+        return replace(self, network=network, origin=self.base)
 
     def updated(self, payload: bytes) -> Self:
         """With a model update from a stream applied (to a copy)."""
         if not payload:
             return self
         network = copy.deepcopy(self.network)
-        decode_update(payload, network, self.folder).apply(network)
+        decode_update(payload, self.base, self.folder).apply(network)
         return self.with_network(network)
 
     # ------------------------------------------------------------------------- streams

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from vidcodec.updates.objective import Batches, Objective
 from vidcodec.updates.selection import Selection
-from vidcodec.updates.update import MAX_STEP_EXPONENT, is_matrix
+from vidcodec.updates.update import MAX_STEP_EXPONENT
 
 
 def mean_curvature(
@@ -78,8 +78,7 @@ def step_exponents(
 
     With h the mean curvature of a tensor's selected weights (bits of the whole video per
     squared weight), a uniform step t costs h t^2 / 24 bits a weight by its error and saves
-    log2 t bits: least at t^2 = 12 / (h ln 2). The step is the nearest power of two. An entry
-    of a left factor moves a whole row of columns, by about its own size.
+    log2 t bits: least at t^2 = 12 / (h ln 2). The step is the nearest power of two.
     """
     rng = np.random.default_rng(c.seed)
     parameters = dict(network.named_parameters())
@@ -88,9 +87,8 @@ def step_exponents(
         network, objective, list(selection.masks), lambda: batches.crops(rng, c.batch), masks=masks, seed=c.seed
     )
     exponents = {}
-    for name, mask in selection.masks.items():
-        columns = mask.size // mask.shape[0] if selection.rank and is_matrix(name, mask.shape) else 1
-        h = max(curvature[name] * batches.pixels * columns, 1e-12)
+    for name in selection.masks:
+        h = max(curvature[name] * batches.pixels, 1e-12)
         # The quadratic view ends where a step is large against the weights themselves.
         spread = float(parameters[name].square().mean().sqrt()) or 0.1
         k = max(0.5 * math.log2(h * math.log(2) / 12), -math.log2(c.coarsest * min(spread, 1.0)))

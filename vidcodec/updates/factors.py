@@ -24,10 +24,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from vidcodec.entropy.rates import ste_round
-from vidcodec.updates.grid import LEFT, RIGHT
 from vidcodec.updates.selection import Selection
 from vidcodec.updates.update import MAX_FACTOR, MAX_STEP_EXPONENT, MAX_STEPS, Factors, TensorUpdate, Update, is_matrix
 
+LEFT, RIGHT = ".left", ".right"
 FLOOR = 2.0**-10  # of mean magnitudes, in grid steps
 # Of the right factors' entries at the start. Adam moves every entry of L alike: so an entry of L R moves by a tenth of
 # that in every matrix, as free weights would at a tenth of the rate, but all in one direction.

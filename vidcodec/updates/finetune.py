@@ -35,7 +35,7 @@ from torch import Tensor, nn
 from vidcodec.checkpoint import sent_parameters
 from vidcodec.updates.curvature import loss_gradients, step_exponents, weight_probes
 from vidcodec.updates.factors import FactorGrid
-from vidcodec.updates.grid import UpdateGrid, uncharged_right
+from vidcodec.updates.grid import UpdateGrid
 from vidcodec.updates.objective import Batches, Objective
 from vidcodec.updates.optim import AdamSteps, FactorSteps, SparseMomentum, UpdateOptimiser, is_vector
 from vidcodec.updates.prior import UpdatePrior
@@ -71,7 +71,7 @@ class FinetuneConfig:
     steps: int = 300
     max_seconds: float = math.inf
     batch: int = 4
-    encoder_lr: float = 2e-4
+    encoder_lr: float = 6e-4
     vector_lr: float = 0.1
     matrix_lr: float = 0.005
     damping: float = 0.1
@@ -212,8 +212,7 @@ class Finetuner:
             return FactorSteps(self.u, c.factor_lr, c.whole_lr)
         if self.prior.slope is None:
             return AdamSteps(self.u, c.adam_lr)
-        slope = uncharged_right(self.prior.slope)
-        return SparseMomentum(self.u, c.vector_lr, c.matrix_lr, c.damping, slope, 1.0 / self.batches.pixels)
+        return SparseMomentum(self.u, c.vector_lr, c.matrix_lr, c.damping, self.prior.slope, 1.0 / self.batches.pixels)
 
     # ------------------------------------------------------------------ the loss
 

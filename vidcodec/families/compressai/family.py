@@ -24,6 +24,7 @@ class CompressAIFamily(Family):
     network: Coded
 
     multiple: ClassVar[int] = 64
+    one_extra: ClassVar[bool] = False
 
     @classmethod
     def load(cls, name: str, weights: Path | None, device: torch.device) -> Self:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Self, cast
 
 import numpy as np
 import torch
@@ -30,7 +30,6 @@ class MspFamily(Family):
     """`vidcodec.families.msp.network`: continuous rate, every quantiser, refinement."""
 
     network: Msp
-    shipped: Msp | None = None  # the network as it was loaded, for what decoders have of the encoder's half
     _weights: dict[int, np.ndarray] = field(default_factory=dict)  # of errors, by rate level
 
     predicts: ClassVar[bool] = True
@@ -41,10 +40,10 @@ class MspFamily(Family):
     def load(cls, name: str, weights: Path | None, device: torch.device) -> Self:
         network, digest = load_model(name, weights)
         network = network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-        return cls(name, network, digest, device, weights and Path(weights).parent, shipped=network)
+        return cls(name, network, digest, device, weights and Path(weights).parent)
 
     def with_network(self, network: torch.nn.Module) -> Self:
-        return replace(self, network=network, _weights={})  # type: ignore[arg-type]
+        return replace(super().with_network(network), _weights={})
 
     @property
     def top(self) -> RateLevel:
@@ -56,7 +55,7 @@ class MspFamily(Family):
     def picture_coder(
         self, level: RateLevel, video: VideoFormat, *, extra: bytes = b"", decisions: Decisions = PLAIN
     ) -> FrameCoder:
-        planes = MspPictureCodec(self.network, level, decisions, self.shipped)
+        planes = MspPictureCodec(self.network, level, decisions, cast(Msp, self.base))
         if extra and extra != planes.chain_extra:
             raise ModelMismatchError(
                 "frames of the file are predicted with another analysis than that of the weights here; decode with the "
