@@ -172,9 +172,7 @@ def test_a_second_batch_in_the_same_folder_is_refused(clips: Path, tmp_path: Pat
         results(clips, tmp_path / "out", LocalExecutor(), [])
 
 
-def test_an_interrupted_batch_leaves_nothing_but_finished_steps(
-    clips: Path, weights: Path, tmp_path: Path
-) -> None:
+def test_an_interrupted_batch_leaves_nothing_but_finished_steps(clips: Path, weights: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     slow = ["--weights", str(weights), "--fps", "source", "--preset", "best"]
     process = start("batch", clips, "-o", out, "--jobs", 1, "--", *slow)
