@@ -27,6 +27,7 @@ FLOORS = {
     "families": 4,
     "codec": 5,
     "postfilter": 5,
+    "player": 6,
     "training": 6,
     "evaluation": 6,
     "cli": 7,

@@ -35,10 +35,9 @@ def interruptible() -> Iterator[None]:
         raise Terminated(number)
 
     previous = {}
-    for name in ("SIGTERM", "SIGHUP"):
-        number = getattr(signal, name, None)
+    for number in (signal.SIGTERM, signal.SIGHUP):
         # Ignored signals stay ignored: that is what nohup asks for. Elsewhere than in the main thread there are none.
-        if number is not None and signal.getsignal(number) is not signal.SIG_IGN:
+        if signal.getsignal(number) is not signal.SIG_IGN:
             with suppress(ValueError):
                 previous[number] = signal.signal(number, stop)
     try:

@@ -15,6 +15,7 @@ examples:
   vidcodec encode talk.mp4 -o talk.vdc                 2 frames a second, adapted to this video
   vidcodec encode talk.mp4 -o talk.vdc --target-size 3MB --preset slow
   vidcodec decode talk.vdc -o talk.mkv                 lossless copy of what the codec shows
+  vidcodec play talk.vdc --against talk.mp4            look at it in a browser
   vidcodec info talk.vdc                               what the file holds
   vidcodec verify talk.vdc --against talk.mp4          every checksum, and the quality
 
@@ -75,13 +76,13 @@ class ShowVersion(argparse.Action):
 
 def build_parser() -> Parser:
     """The whole command line."""
-    from vidcodec.cli import batch, decode, encode, evaluate, fetch, filter, info, train, verify
+    from vidcodec.cli import batch, decode, encode, evaluate, fetch, filter, info, play, train, verify
 
     parser = Parser(prog="vidcodec", description=DESCRIPTION, epilog=EPILOG)
     parser.add_argument("--version", action=ShowVersion, nargs=0, help="print the version")
     parser.add_argument("--debug", action="store_true", help="show the traceback of unexpected errors")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", dest="command")
-    for module in (encode, decode, info, verify, filter, train, fetch, evaluate, batch):
+    for module in (encode, decode, play, info, verify, filter, train, fetch, evaluate, batch):
         module.add_parser(commands)
     return parser
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -122,8 +122,3 @@ class CodedVideo:
     def close(self) -> None:
         """Give the disk space back."""
         self.units.close()
-
-
-def cheapest(ways: Iterable[MeasuredFrame], cost: Callable[[MeasuredFrame], float]) -> MeasuredFrame:
-    """The way of coding a frame that costs least, the first of equals."""
-    return min(ways, key=cost)

@@ -9,6 +9,7 @@ FILE, FILE.sha256    after everything was checked
 from __future__ import annotations
 
 import errno
+import fcntl
 import http.client
 import json
 import os
@@ -29,11 +30,6 @@ from urllib.parse import urlsplit
 from vidcodec.errors import FetchError, InputError, OutputError, UnreachableError
 from vidcodec.evaluation.datasets import Entry
 from vidcodec.files import file_digest, write_whole
-
-try:
-    import fcntl
-except ImportError:  # Windows: nothing keeps two downloads of one file apart there
-    fcntl = None  # type: ignore[assignment]
 
 Progress = Callable[[int, "int | None"], None]
 
@@ -181,11 +177,10 @@ def _record(path: Path, digest: str) -> None:
 def _part_of(path: Path) -> Iterator[BinaryIO]:
     """The file of what has come so far, for this process alone."""
     with open(_beside(path, PART), "ab") as part:
-        if fcntl is not None:
-            try:
-                fcntl.flock(part, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                raise FetchError(f"{path} is being downloaded by another process: wait for it") from None
+        try:
+            fcntl.flock(part, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise FetchError(f"{path} is being downloaded by another process: wait for it") from None
         try:
             yield part
             part.flush()

@@ -13,7 +13,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, ClassVar, NamedTuple, Protocol, Self, TypeVar
+from typing import Any, ClassVar, NamedTuple, Protocol, Self
 
 import numpy as np
 import torch
@@ -31,8 +31,6 @@ from vidcodec.rate import RateLevel, TradeOff
 from vidcodec.updates.coder import decode_update
 from vidcodec.updates.objective import Crops, Objective
 from vidcodec.video import ColourTags, Frame, VideoFormat
-
-Network = TypeVar("Network", bound=nn.Module)
 
 # ----------------------------------------------------------------------------- pictures
 
@@ -216,7 +214,11 @@ class Family(ABC):
 
     def updated(self, payload: bytes) -> Self:
         """With a model update from a stream applied (to a copy)."""
-        return self.with_network(updated(self.network, payload, self.folder)) if payload else self
+        if not payload:
+            return self
+        network = copy.deepcopy(self.network)
+        decode_update(payload, network, self.folder).apply(network)
+        return self.with_network(network)
 
     # ------------------------------------------------------------------------- streams
 
@@ -320,18 +322,6 @@ class Family(ABC):
     def refining_methods(self, refine: str) -> Sequence[str]:
         """What `decisions` is to be asked for before `refiner`."""
         return (refine,)
-
-
-def updated(base: Network, payload: bytes, folder: Path | None = None) -> Network:
-    """A copy of a network with a coded update, itself without one; folder: where importance scores may lie.
-
-    Raises CorruptBitstreamError, and ModelError without the importance scores that the update goes by.
-    """
-    if not payload:
-        return base
-    network = copy.deepcopy(base)
-    decode_update(payload, network, folder).apply(network)
-    return network
 
 
 def check_symbols(log: SymbolLog, expected: int, what: str) -> None:

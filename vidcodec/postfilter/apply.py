@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -10,12 +11,12 @@ import av
 import numpy as np
 
 from vidcodec.errors import BitstreamError, ModelError
-from vidcodec.families.family import updated
 from vidcodec.postfilter.checkpoint import DIGEST_BYTES, load_filter
 from vidcodec.postfilter.message import FilterMessage
 from vidcodec.postfilter.network import Filter
 from vidcodec.postfilter.planes import filtered
 from vidcodec.postfilter.quantiser import frame_type
+from vidcodec.updates.coder import decode_update
 
 EVERYWHERE = 0b111_111_111  # planes of frame types, as in `FilterMessage.enabled`
 PLANE_PARTS = (slice(0, 4), slice(4, 5), slice(5, 6))  # of Y, U, V in planes
@@ -40,6 +41,18 @@ class ActiveFilter:
             if not used:
                 shown[part] = planes[part]
         return shown
+
+
+def updated(base: Filter, payload: bytes, folder: Path | None = None) -> Filter:
+    """A copy of the base filter with a coded update; `folder`: where importance scores may lie.
+
+    Raises CorruptBitstreamError, and ModelError without the importance scores that the update goes by.
+    """
+    if not payload:
+        return base
+    network = copy.deepcopy(base)
+    decode_update(payload, network, folder).apply(network)
+    return network
 
 
 class FilterSelector:

@@ -237,10 +237,9 @@ def uninterrupted() -> Iterator[None]:
     held: list[tuple[int, Any]] = []
     previous: dict[int, Any] = {}
     if threading.current_thread() is threading.main_thread():
-        for name in ("SIGINT", "SIGTERM", "SIGHUP"):
-            number = getattr(signal, name, None)
-            if number is not None and callable(signal.getsignal(number)):
-                previous[number] = signal.signal(number, lambda n, frame: held.append((n, frame)))
+        for each in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            if callable(signal.getsignal(each)):
+                previous[each] = signal.signal(each, lambda n, frame: held.append((n, frame)))
     try:
         yield
     finally:

@@ -42,7 +42,6 @@ from vidcodec.entropy.scales import LEVELS, MAX_INDEX, MAX_SCALE, MIN_SCALE, sca
 from vidcodec.errors import CorruptBitstreamError, ModelMismatchError, ModelNotFoundError, first_line
 
 PREFIX = "compressai:"
-QUALITIES = range(1, 9)
 NETWORK_TIMEOUT = 20.0  # seconds, for every wait on a socket
 ENCODER_ONLY = ("g_a.", "h_a.")
 # The bottleneck is neither sent nor kept: what it says of z travels as one table a channel; its medians stay.

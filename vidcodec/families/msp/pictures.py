@@ -34,7 +34,7 @@ Take = Callable[[Cell, Tensor, np.ndarray], np.ndarray]
 # much less where what the other costs is known of an earlier picture only.
 CLEARLY, UNSURE = 1.15, 0.8
 # An error in a picture that others are predicted from weighs so many times.
-INHERITED = 2.0
+INHERITED = 3.0
 # Bits of flags and context that a block costs at least if it is not skipped.
 CODED_BLOCK = 2.0
 # Bits of a vector, and of what it does to those around it.

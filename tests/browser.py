@@ -75,13 +75,13 @@ class Page:
             self._events.append(message)
         return message
 
-    def open(self, path: Path, width: int, height: int = 900, *, dark: bool = False, touch: bool = False) -> None:
-        """Show a file in a window of that size, and wait until it is loaded."""
+    def open(self, page: Path | str, width: int, height: int = 900, *, dark: bool = False, touch: bool = False) -> None:
+        """Show a file or an address in a window of that size, and wait until it is loaded."""
         scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
         self.call("Emulation.setEmulatedMedia", features=[scheme])
         self.call("Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=touch)
         self._events.clear()
-        self.call("Page.navigate", url=path.resolve().as_uri())
+        self.call("Page.navigate", url=page if isinstance(page, str) else page.resolve().as_uri())
         while not any(event["method"] == "Page.loadEventFired" for event in self._events):
             self._next()
 
@@ -93,7 +93,7 @@ class Page:
 
     def press(self, key: str, times: int = 1) -> None:
         """A key on the keyboard, by its DOM name."""
-        codes = {"ArrowLeft": 37, "ArrowRight": 39, "Home": 36, "End": 35, "Tab": 9}
+        codes = {"ArrowLeft": 37, "ArrowRight": 39, "Home": 36, "End": 35, "Tab": 9, "PageDown": 34, "c": 67}
         for _ in range(times):
             for kind in ("keyDown", "keyUp"):
                 self.call("Input.dispatchKeyEvent", type=kind, key=key, code=key, windowsVirtualKeyCode=codes[key])
