@@ -186,8 +186,8 @@ def main() -> None:
         "seek s",
     ]
     told = found and (
-        f"{found['killed']} kills at random moments of encodes of {shortest:g} minutes, {found['seconds']:.0f} s in one "
-        f"go: the same bytes in all {found['files']} files that were finished in spite of them."
+        f"{found['killed']} kills at random moments of encodes of {shortest:g} minutes, {found['seconds']:.0f} s in "
+        f"one go: the same bytes in all {found['files']} files that were finished in spite of them."
     )
     m.publish(markdown(head, rows, 1), told or "")
 
