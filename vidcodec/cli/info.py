@@ -115,7 +115,9 @@ def describe(reader: BitstreamReader, path: Path) -> dict[str, Any]:
         "arithmetic": h.arithmetic,
         "quantizers": [] if family.lossless else [quantizer(code) for code in sorted({q for _, q in settings})],
         "rate_levels": [] if family.lossless else sorted({level / UNIT for level, _ in settings}),
-        "bpp": 8 * size / (h.width * h.height * reader.frame_count) if reader.frame_count else 0.0,
+        "bpp": 8 * (size - reader.sizes["sound"]) / (h.width * h.height * reader.frame_count)
+        if reader.frame_count
+        else 0.0,
         "sizes": dict(reader.sizes),
         "update_count": len(updates),
         "updates": [

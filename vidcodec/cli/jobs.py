@@ -157,7 +157,7 @@ def run_jobs(
     """
     private, count = (folder / FOLDER).absolute(), len(jobs)
     private.mkdir(parents=True, exist_ok=True)
-    ended = 0
+    ended, most = 0, 0.0
 
     def end(job: Job, result: Finished, seconds: float = 0.0) -> None:
         nonlocal ended
@@ -165,9 +165,11 @@ def run_jobs(
         finished(Finished(**{**asdict(result), "seconds": round(seconds, 2)}))
 
     def told(busy: list[Busy[Job, Finished]]) -> None:
+        nonlocal most
         now = {str(b.key.output): b.running.progress() for b in busy}
-        share = (ended + sum(share for _, share in now.values())) / max(1, count)
-        tick(share, {name: stage for name, (stage, _) in now.items()})
+        # Every stage of a job begins at 0 again.
+        most = max(most, (ended + sum(share for _, share in now.values())) / max(1, count))
+        tick(most, {name: stage for name, (stage, _) in now.items()})
 
     taken = OutputError(f"another vidcodec batch is writing in {folder}: wait for it, or give another folder")
     with locked(private / "lock", taken):

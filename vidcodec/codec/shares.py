@@ -45,8 +45,9 @@ class Helpers:
 
     def code(self, stage: str, name: str, report: Report) -> None:
         """Have all batches of a coding coded and kept, as far as nothing fails."""
-        count, ended = self.executor.slots, 0
+        count, ended, most = self.executor.slots, 0, 0.0
         told = {"source": str(self.source.absolute()), "options": told_options(self.options), "stage": stage}
+        told["name"] = name
         calls = [Call(f"{__name__}:work", {**told, "number": k, "of": count}) for k in range(count)]
 
         def finished(number: int, outcome: Outcome, seconds: float) -> None:
@@ -56,7 +57,9 @@ class Helpers:
                 self.notes.append(f"one of {count} processes failed, its frames are coded here: {outcome.error}")
 
         def tick(busy: list[Any]) -> None:
-            report(name, (ended + sum(b.running.progress()[1] for b in busy)) / count, {})
+            nonlocal most
+            most = max(most, (ended + sum(b.running.progress()[1] for b in busy)) / count)
+            report(name, most, {})
 
         run_tasks(self.executor, {k: partial(_single, call) for k, call in enumerate(calls)}, finished, tick)
 
@@ -66,13 +69,19 @@ def _single(call: Call) -> Task[Outcome]:
 
 
 def work(
-    report: Callable[[str, float], None], source: str, options: dict[str, Any], stage: str, number: int, of: int
+    report: Callable[[str, float], None],
+    source: str,
+    options: dict[str, Any],
+    stage: str,
+    name: str,
+    number: int,
+    of: int,
 ) -> None:
-    """In a process of its own: code and keep a share of a video's frames."""
+    """In a process of its own: code and keep a share of a video's frames. name: that the coding is reported by."""
     from vidcodec.codec.encode import coded, opened
 
-    def told(name: str, share: float, _: dict[str, Any]) -> None:
-        report(name, share if name.startswith(("code", "refine")) else 0.0)
+    def told(now: str, share: float, _: dict[str, Any]) -> None:
+        report(now, share if now == name else 0.0)
 
     o = options_of(options)
     with opened(Path(source), Path(), o, told, share=Share(stage, number, of)) as job, suppress(ShareDone):
