@@ -144,6 +144,7 @@ class Workspace:
             self.sizes,
             MARGIN,
             np.exp2(p["gain"]),
+            p["filter"],
             p["up"],
             self.levels,
             self.level_begins,
@@ -227,6 +228,7 @@ class Workspace:
             self.sizes,
             MARGIN,
             np.exp2(p["gain"]),
+            p["filter"],
             p["up"],
             self.levels,
             self.level_begins,
@@ -236,6 +238,7 @@ class Workspace:
             self.levels_gradient,
             self.known_gradient,
             grads["gain"],
+            grads["filter"],
             grads["up"],
         )
         return flatten(c, grads)
