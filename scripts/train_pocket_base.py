@@ -4,7 +4,8 @@
 
 The shipped ones: 24 photographs with free licences (by name every ninth of budgie, drewnoakes, elementary, pdimg,
 popos, tt4 and tt5 among the training pictures), brought to about CIF, 176x144 of each, 150 visits to each, lambda 5e-4;
-31 seconds of one core. With 72 pictures the loss went up again: the shared network's rate is too high there.
+31 seconds of one core, before grids had filters: those are neutral. With 72 pictures the loss went up again: the shared
+network's rate is too high there.
 """
 
 from __future__ import annotations

@@ -3,8 +3,9 @@
     loss = distortion + lambda * (bits of symbols / luma samples + bits of the network / luma samples of all frames)
 
 Symbols are real numbers at first, rounded softly and disturbed by noise; the temperature falls; in the last part they
-are rounded. Frames are visited in turn, each visit is one step of Adam for the frame's symbols and of SOAP for the
-network. What stays in memory is each frame's symbols with two moments: 16 bytes for each luma sample.
+are rounded. Frames are visited in turn, each visit is one step of Adam for the frame's symbols, divided by what a
+grid's gradients have in common, and of SOAP for the network. What stays in memory is each frame's symbols with two
+moments: 16 bytes for each luma sample.
 
 Sources: soft rounding, Agustsson & Theis 2020 (arXiv 2006.09952), its schedule as in C3, Kim et al. 2023 (arXiv
 2312.02753), and Cool-Chic 5.
@@ -23,7 +24,7 @@ import numpy as np
 from vidcodec.families.pocket.exact import SYMBOL_LIMIT
 from vidcodec.families.pocket.network import PocketConfig, unflatten
 from vidcodec.families.pocket.soap import Soap
-from vidcodec.families.pocket.symbol_kernels import adam, round_hard, round_softly
+from vidcodec.families.pocket.symbol_kernels import descend, round_hard, round_softly
 from vidcodec.families.pocket.workspace import Workspace
 from vidcodec.rate import PLANE_WEIGHTS
 
@@ -32,8 +33,7 @@ Array = np.ndarray
 LEAST_ROUNDS = 30  # however little time there is
 LOOK = 3  # frames that a true cost is measured on while fitting
 # Temperature of soft rounding, its noise and the rate of symbols, as they are at first: hot for few visits to a frame,
-# cool for many (crops of foreman and coastguard: 11 % and 3 % less cost at 200 visits, 1 % more at 800), between the
-# two in the logarithm.
+# cool for many, between the two in the logarithm.
 HOT, COOL, VISITS = (0.5, 0.3, 0.25), (0.35, 0.22, 0.16), (200, 1200)
 LAST = (0.08, 0.1)  # temperature and noise before symbols are rounded
 
@@ -44,8 +44,9 @@ class FitOptions:
 
     trade_off: lambda, weighted squared error (samples span 1) for one bit per luma sample. weights: of the squared
     errors of Y, U, V. rounds: visits to each frame. shared: frames that pay for the network; 0: it stays as it is.
-    hard: the last share of the visits, on rounded symbols. Rates are those of Adam (hard symbols, in steps) and of SOAP
-    (network). network_step: of a typical parameter when it is sent.
+    hard: the last share of the visits, on rounded symbols. Rates are those of symbols (hard ones, in steps) and of SOAP
+    (network). network_step: of a typical parameter when it is sent. memory, own: of symbols, see `descend`.
+    coarser: rate of a grid's symbols to that of the next finer.
     """
 
     trade_off: float = 5e-4
@@ -58,6 +59,9 @@ class FitOptions:
     hard_network_rate: float = 5e-4
     network_step: float = 2.0**-6
     seed: int = 0
+    memory: tuple[float, float] = (0.5, 0.95)
+    own: float = 0.1
+    coarser: float = 1.2
 
 
 class Cost(NamedTuple):
@@ -71,7 +75,7 @@ class FrameState(NamedTuple):
     """One frame in a fit."""
 
     symbols: Array  # float32 (T,), in steps; real numbers, rounded for whoever codes them
-    first: Array  # moments of Adam
+    first: Array  # moments of its gradients
     second: Array
 
 
@@ -125,18 +129,20 @@ class Fit:
             symbol_rate, network_rate = o.hard_symbol_rate * fall, o.hard_network_rate * fall
         weights = np.array(o.weights)
         _, _, gradient = work.evaluate(self.theta, self.targets[index], weights, o.trade_off / self.samples)
-        adam(
-            frame.symbols,
-            work.gradient,
-            work.slope,
-            frame.first,
-            frame.second,
-            turn + 1,
-            symbol_rate,
-            0.9,
-            0.999,
-            1e-12,
-        )
+        for k, (rows, columns) in enumerate(work.sizes):
+            part = work.parts[k]
+            descend(
+                frame.symbols[part],
+                work.gradient[part],
+                work.slope[part],
+                frame.first[part],
+                frame.second[part],
+                rows * columns,
+                turn + 1,
+                symbol_rate * o.coarser**k,
+                o.memory,
+                o.own,
+            )
         if o.shared:
             gradient += self._network_gradient()
             self.soap.step(unflatten(self.config, self.theta), unflatten(self.config, gradient), network_rate)

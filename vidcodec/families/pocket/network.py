@@ -1,12 +1,12 @@
 """The network of the family `pocket`: a few thousand parameters, sent whole, one set for all frames of a video.
 
-A frame is a pyramid of integer grids, one channel each: luma size, 1/2, 1/4 ... Every grid is scaled by its own gain
-and brought to luma size by learned separable filters, x2 by x2; a 1x1 network of two layers makes luma and chroma of
-them, two residual 3x3 layers smooth the result, and chroma is averaged over 2x2. A small network gives mean and scale
-of every symbol from symbols that are known already: those before it in its own grid, in raster order, and those
-around it in the next coarser grid.
+A frame is a pyramid of integer grids, one channel each: luma size, 1/2, 1/4 ... Every grid is filtered, scaled by its
+own gain and brought to luma size by learned separable filters, x2 by x2; a 1x1 network of two layers makes luma and
+chroma of them, two residual 3x3 layers smooth the result, and chroma is averaged over 2x2. A small network gives mean
+and scale of every symbol from symbols that are known already: those before it in its own grid, in raster order, and
+those around it in the next coarser grid.
 
-    symbols --+-> gains -> upsampling -> mix (1x1) -> smooth (3x3) -> planes (6, h, w)
+    symbols --+-> filters, gains -> upsampling -> mix (1x1) -> smooth (3x3) -> planes (6, h, w)
               +-> context network -> mean, log2 scale of a logistic distribution
 
 Shapes stand at line ends, with
@@ -18,7 +18,7 @@ What is written here runs on autograd: the reference for `vidcodec.families.pock
 
 Sources: overfitted grids with an autoregressive network, COOL-CHIC (Ladune et al. 2023, arXiv 2212.05458) and C3
 (Kim et al. 2023, arXiv 2312.02753); separable learned upsampling and linear branches beside the networks, Cool-Chic
-4 and 5 (Orange-OpenSource/Cool-Chic).
+4 and 5 (Orange-OpenSource/Cool-Chic), as are filters before upsampling.
 """
 
 from __future__ import annotations
@@ -79,6 +79,7 @@ class PocketConfig:
         g, c, p, n = self.grids, self.inputs, self.context, self.hidden
         return {
             "gain": (g,),  # log2
+            "filter": (g, 4),  # of each grid: the middle tap and those beside it
             "up": (g - 1, 4),  # taps of the even samples of each x2, the odd ones' are the same mirrored
             "mix_0_weight": (n, g),
             "mix_0_bias": (n,),
@@ -106,7 +107,7 @@ class PocketConfig:
         c, p, n = self.inputs, self.context, self.hidden
         symbols = sum(4.0**-k for k in range(self.grids))
         upsampling = sum(6 * (self.grids - 1 - k) * 4.0**-k for k in range(self.grids - 1))
-        return symbols * (c * p + p * p + 2 * p + 2 * c) + upsampling + self.grids * n + 3 * n + 2 * 81
+        return symbols * (c * p + p * p + 2 * p + 2 * c + 15) + upsampling + self.grids * n + 3 * n + 2 * 81
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)
@@ -133,6 +134,8 @@ def initial(config: PocketConfig, trade_off: float = 5e-4, seed: int = 0) -> dic
     out = {name: np.zeros(shape, np.float32) for name, shape in config.shapes().items()}
     g, n, p = config.grids, config.hidden, config.context
     out["gain"][:] = np.log2(3.0 * np.sqrt(trade_off)) - 0.5 * np.arange(g)
+    out["filter"][:, 0] = 1
+    out["gain"][:] -= 1
     out["up"][:] = CUBIC
     out["mix_0_weight"][:] = rng.normal(0, 1, (n, g))
     out["mix_0_bias"][:] = rng.normal(0, 0.3, n)
@@ -194,6 +197,13 @@ def upsample(x: Tensor, taps: Tensor, rows: int, columns: int) -> Tensor:
     return x.permute(0, 2, 1, 3).reshape(n, 2 * a, columns)[:, :rows]
 
 
+def refine(x: Tensor, taps: Tensor) -> Tensor:
+    """What is there and what seven symmetric, separable taps make of it, zeros around. x: (a, b), taps: (4,)."""
+    kernel = torch.cat([taps.flip(0), taps[1:]])
+    y = F.conv2d(x[None, None], kernel[None, None, None, :], padding=(0, 3))
+    return x + F.conv2d(y, kernel[None, None, :, None], padding=(3, 0))[0, 0]
+
+
 def smooth(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     """3x3, edges repeated. x: (3, H, W)."""
     return F.conv2d(F.pad(x[None], (1, 1, 1, 1), mode="replicate"), weight, bias)[0]
@@ -202,10 +212,11 @@ def smooth(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
 def synthesise(parameters: dict[str, Tensor], grids: list[Tensor]) -> Tensor:
     """Symbols to planes (6, h, w): four luma phases, U, V, in [-0.5, 0.5]."""
     gains = torch.exp2(parameters["gain"])
-    x = (grids[-1] * gains[-1])[None]
+    refined = [refine(grid, taps) * gain for grid, taps, gain in zip(grids, parameters["filter"], gains, strict=True)]
+    x = refined[-1][None]
     for k in range(len(grids) - 2, -1, -1):
         x = upsample(x, parameters["up"][k], *grids[k].shape)
-        x = torch.cat([(grids[k] * gains[k])[None], x])
+        x = torch.cat([refined[k][None], x])
     y = torch.einsum("nc,chw->nhw", parameters["mix_0_weight"], x) + parameters["mix_0_bias"][:, None, None]
     y = torch.einsum("on,nhw->ohw", parameters["mix_1_weight"], y.relu())  # 3, H, W
     y = y + parameters["mix_1_bias"][:, None, None]

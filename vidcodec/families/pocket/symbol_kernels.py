@@ -256,26 +256,32 @@ def charge_symbols(
 
 
 @trained
-def adam(
+def descend(
     x: Array,
     gradient: Array,
     slope: Array,
     first: Array,
     second: Array,
+    count: int,
     step: int,
     rate: float,
-    beta_1: float,
-    beta_2: float,
-    epsilon: float,
+    memory: tuple[float, float],
+    own: float,
 ) -> None:
-    """One step of Adam on x; gradients are multiplied by `slope`."""
-    r = np.float32(rate / (1 - beta_1**step))
-    correction = np.float32(1 / np.sqrt(1 - beta_2**step))
-    a, b, e = np.float32(beta_1), np.float32(beta_2), np.float32(epsilon)
-    one = np.float32(1)
+    """One step of Adam on a grid's x, which are `count` and zeros around them; gradients are multiplied by `slope`.
+
+    A step is divided by the root of what the symbol's own squared gradients (a share `own`) and the mean of its grid's
+    add up to: symbols of a grid are worth alike, so one whose gradient is small hardly moves.
+    """
+    r = np.float32(rate / (1 - memory[0] ** step))
+    a, b, one = np.float32(memory[0]), np.float32(memory[1]), np.float32(1)
+    total = np.float32(0)
     for t in range(x.size):
         g = gradient[t] * slope[t]
-        m = a * first[t] + (one - a) * g
-        v = b * second[t] + (one - b) * g * g
-        first[t], second[t] = m, v
-        x[t] -= r * m / (np.sqrt(v) * correction + e)
+        first[t] = a * first[t] + (one - a) * g
+        second[t] = b * second[t] + (one - b) * g * g
+        total += second[t]
+    p, correction = np.float32(own), np.float32(1 / (1 - memory[1] ** step))
+    common = (one - p) * total / np.float32(count) + np.float32(1e-24)
+    for t in range(x.size):
+        x[t] -= r * first[t] / np.sqrt((p * second[t] + common) * correction)

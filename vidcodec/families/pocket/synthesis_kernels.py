@@ -131,6 +131,86 @@ def upsample_back(
 # ------------------------------------------------------------------------------- synthesis
 
 
+@njit(nogil=True, fastmath=True, error_model="numpy")
+def _along(x: Array, taps: Array, n: int, y: Array) -> None:
+    """Seven symmetric taps along a row of n + 6."""
+    a, b, c, d = taps[0], taps[1], taps[2], taps[3]
+    for j in range(n):
+        y[j] = a * x[j + 3] + b * (x[j + 2] + x[j + 4]) + c * (x[j + 1] + x[j + 5]) + d * (x[j] + x[j + 6])
+
+
+@njit(nogil=True, fastmath=True, error_model="numpy")
+def _across(x: Array, i: int, taps: Array, n: int, y: Array) -> None:
+    """Seven symmetric taps across the rows of x from i on."""
+    a, b, c, d = taps[0], taps[1], taps[2], taps[3]
+    p, q, r, s, t, u, v = x[i], x[i + 1], x[i + 2], x[i + 3], x[i + 4], x[i + 5], x[i + 6]
+    for j in range(n):
+        y[j] = a * s[j] + b * (r[j] + t[j]) + c * (q[j] + u[j]) + d * (p[j] + v[j])
+
+
+@trained
+def refine(
+    x: Array, at: int, row: int, rows: int, columns: int, gain: float, taps: Array, y: Array, to: int, pitch: int
+) -> None:
+    """gain * (a grid and what its taps make of it): plane (rows, columns) of x, from `at` on, zeros around."""
+    middle, g = np.zeros((rows + 6, columns), np.float32), np.float32(gain)
+    for i in range(rows):
+        _along(x[at + i * row - 3 :], taps, columns, middle[i + 3])
+    for i in range(rows):
+        u, v = x[at + i * row : at + i * row + columns], y[to + i * pitch : to + i * pitch + columns]
+        _across(middle, i, taps, columns, v)
+        for j in range(columns):
+            v[j] = g * (u[j] + v[j])
+
+
+@trained
+def refine_back(
+    x: Array,
+    at: int,
+    row: int,
+    rows: int,
+    columns: int,
+    gain: float,
+    taps: Array,
+    gy: Array,
+    to: int,
+    pitch: int,
+    gx: Array,
+    gt: Array,
+) -> float:
+    """The way back of `refine`: adds to gx, laid out like x, and to gt. Returns the gradient by gain, times gain."""
+    middle, back = np.zeros((rows + 6, columns), np.float32), np.zeros((rows + 6, columns), np.float32)
+    wide, some, g = np.zeros(columns + 6, np.float32), np.empty(columns, np.float32), np.float32(gain)
+    for i in range(rows):
+        _along(x[at + i * row - 3 :], taps, columns, middle[i + 3])
+        u, v = back[i + 3], gy[to + i * pitch : to + i * pitch + columns]
+        for j in range(columns):
+            u[j] = g * v[j]
+    total = 0.0
+    by_tap = np.zeros(4)
+    for i in range(rows):
+        u = back[i + 3]
+        total += _dot(u, x[at + i * row :], columns)
+        by_tap[0] += _dot(u, middle[i + 3], columns)
+        for k in range(1, 4):
+            by_tap[k] += _dot(u, middle[i + 3 - k], columns) + _dot(u, middle[i + 3 + k], columns)
+    for k in range(4):
+        total += taps[k] * by_tap[k]
+    for i in range(rows):
+        inner, z = wide[3:], x[at + i * row - 3 :]
+        _across(back, i, taps, columns, inner)
+        by_tap[0] += _dot(inner, z[3:], columns)
+        for k in range(1, 4):
+            by_tap[k] += _dot(inner, z[3 - k :], columns) + _dot(inner, z[3 + k :], columns)
+        _along(wide, taps, columns, some)
+        u, v = back[i + 3], gx[at + i * row : at + i * row + columns]
+        for j in range(columns):
+            v[j] += u[j] + some[j]
+    for k in range(4):
+        gt[k] += by_tap[k]
+    return total
+
+
 @trained
 def build_stack(
     symbols: Array,
@@ -138,6 +218,7 @@ def build_stack(
     sizes: Array,
     margin: int,
     gains: Array,
+    filters: Array,
     up: Array,
     levels: Array,
     level_begins: Array,
@@ -157,11 +238,8 @@ def build_stack(
         target, base = (stack, guard + pitch + 1) if finest else (levels, level_begins[k])
         plane = channel if finest else rows * columns
         row = columns + 2 * margin
-        for i in range(rows):
-            at, to = begins[k] + (i + margin) * row + margin, base + i * pitch
-            x, y = symbols[at : at + columns], target[to : to + columns]
-            for j in range(columns):
-                y[j] = gains[k] * x[j]
+        at = begins[k] + margin * row + margin
+        refine(symbols, at, row, rows, columns, gains[k], filters[k], target, base, pitch)
         if k + 1 < grids:
             a, b = sizes[k + 1, 0], sizes[k + 1, 1]
             for c in range(grids - 1 - k):
@@ -176,6 +254,7 @@ def back_stack(
     sizes: Array,
     margin: int,
     gains: Array,
+    filters: Array,
     up: Array,
     levels: Array,
     level_begins: Array,
@@ -185,6 +264,7 @@ def back_stack(
     glevels: Array,
     gradient: Array,
     ggains: Array,
+    gfilters: Array,
     gup: Array,
 ) -> None:
     """The way back of `build_stack`: adds to gradient (of symbols), ggains (of log2 gains) and gup."""
@@ -196,16 +276,11 @@ def back_stack(
         source, base = (gstack, guard + pitch + 1) if finest else (glevels, level_begins[k])
         plane = channel if finest else rows * columns
         row = columns + 2 * margin
-        total = 0.0
-        for i in range(rows):
-            at, to = begins[k] + (i + margin) * row + margin, base + i * pitch
-            x, g, y = symbols[at : at + columns], gradient[at : at + columns], source[to : to + columns]
-            s = np.float32(0)
-            for j in range(columns):
-                g[j] += gains[k] * y[j]
-                s += x[j] * y[j]
-            total += s
-        ggains[k] += total * gains[k] * LN2
+        at = begins[k] + margin * row + margin
+        total = refine_back(
+            symbols, at, row, rows, columns, gains[k], filters[k], source, base, pitch, gradient, gfilters[k]
+        )
+        ggains[k] += total * LN2
         if k + 1 < grids:
             a, b = sizes[k + 1, 0], sizes[k + 1, 1]
             for c in range(grids - 1 - k):

@@ -133,52 +133,80 @@ def product(
                 _narrow(flat, k, outputs, inputs, source, places, column + j, target, begin + k * pitch + j, pitch, add)
 
 
+def _add_products(  # type: ignore[no-untyped-def]
+    _context, gradient, begin, pitch, source, places, first, column, vectors, sums, at, stride
+):
+    """Adds the products of 4 inputs with 4 gradients to sums[at + c * stride + k * LANES], lane by lane."""
+    intp = types.intp
+    signature = types.void(gradient, intp, intp, source, places, intp, intp, intp, sums, intp, intp)
+
+    def generate(context: Any, b: Any, sig: Any, a: Any) -> Any:
+        data = {k: context.make_array(sig.args[k])(context, b, a[k]).data for k in (0, 3, 4, 8)}
+        begin, pitch, first, column, vectors, at, stride = (a[k] for k in (1, 2, 5, 6, 7, 9, 10))
+        whole, vector = ir.IntType(64), ir.VectorType(ir.FloatType(), LANES)
+
+        def number(v: int) -> Any:
+            return ir.Constant(whole, v)
+
+        def address(array: int, where: Any) -> Any:
+            return b.bitcast(b.gep(data[array], [where]), vector.as_pointer())
+
+        def load(array: int, where: Any) -> Any:
+            out = b.load(address(array, where))
+            out.align = 4
+            return out
+
+        span = [(c, k) for c in range(4) for k in range(4)]
+        cells = [b.add(b.add(at, b.mul(stride, number(c))), number(k * LANES)) for c, k in span]
+        rows = [b.add(b.load(b.gep(data[4], [b.add(first, number(c))])), column) for c in range(4)]
+        others = [b.add(begin, b.mul(pitch, number(k))) for k in range(4)]
+        there = [load(8, cell) for cell in cells]
+        before, loop, done = b.block, b.append_basic_block("loop"), b.append_basic_block("done")
+        b.branch(loop)
+        b.position_at_end(loop)
+        v = b.phi(whole)
+        totals = [b.phi(vector) for _ in span]
+        v.add_incoming(number(0), before)
+        for total, t in zip(totals, there, strict=True):
+            total.add_incoming(t, before)
+        j = b.mul(v, number(LANES))
+        x, g = [load(3, b.add(row, j)) for row in rows], [load(0, b.add(other, j)) for other in others]
+        after = [
+            b.fadd(b.fmul(x[c], g[k], flags=["fast"]), total, flags=["fast"])
+            for (c, k), total in zip(span, totals, strict=True)
+        ]
+        following = b.add(v, number(1))
+        v.add_incoming(following, loop)
+        for total, t in zip(totals, after, strict=True):
+            total.add_incoming(t, loop)
+        b.cbranch(b.icmp_signed("<", following, vectors), loop, done)
+        b.position_at_end(done)
+        for t, cell in zip(after, cells, strict=True):
+            b.store(t, address(8, cell)).align = 4
+        return context.get_dummy_value()
+
+    return signature, generate
+
+
+add_products: Any = intrinsic(_add_products)
+
+
 @njit(nogil=True, fastmath=True)
 def outer(
     gradient: Array, begin: int, pitch: int, source: Array, places: Array, column: int, n: int, out: Array
 ) -> None:
-    """out (C, K) += inputs (C, n) @ gradients (K, n).T; C and K are multiples of 4."""
-    inputs, outputs = out.shape
+    """out (C, K, LANES), summed over lanes, += inputs (C, n) @ gradients (K, n).T; C and K are multiples of 4.
+
+    n is rounded up to whole vectors: gradients must be zero there.
+    """
+    inputs, outputs, lanes = out.shape
+    flat, vectors = out.reshape(-1), (n + lanes - 1) // lanes
     for k in range(0, outputs, 4):
-        g0 = gradient[begin + k * pitch : begin + k * pitch + n]
-        g1 = gradient[begin + (k + 1) * pitch : begin + (k + 1) * pitch + n]
-        g2 = gradient[begin + (k + 2) * pitch : begin + (k + 2) * pitch + n]
-        g3 = gradient[begin + (k + 3) * pitch : begin + (k + 3) * pitch + n]
         for c in range(0, inputs, 4):
-            x0 = source[places[c] + column : places[c] + column + n]
-            x1 = source[places[c + 1] + column : places[c + 1] + column + n]
-            x2 = source[places[c + 2] + column : places[c + 2] + column + n]
-            x3 = source[places[c + 3] + column : places[c + 3] + column + n]
-            z = np.float32(0)
-            a00, a01, a02, a03, a10, a11, a12, a13 = z, z, z, z, z, z, z, z
-            a20, a21, a22, a23, a30, a31, a32, a33 = z, z, z, z, z, z, z, z
-            for j in range(n):
-                p0, p1, p2, p3 = g0[j], g1[j], g2[j], g3[j]
-                q = x0[j]
-                a00, a01, a02, a03 = a00 + q * p0, a01 + q * p1, a02 + q * p2, a03 + q * p3
-                q = x1[j]
-                a10, a11, a12, a13 = a10 + q * p0, a11 + q * p1, a12 + q * p2, a13 + q * p3
-                q = x2[j]
-                a20, a21, a22, a23 = a20 + q * p0, a21 + q * p1, a22 + q * p2, a23 + q * p3
-                q = x3[j]
-                a30, a31, a32, a33 = a30 + q * p0, a31 + q * p1, a32 + q * p2, a33 + q * p3
-            o = out[c : c + 4, k : k + 4]
-            o[0, 0] += a00
-            o[0, 1] += a01
-            o[0, 2] += a02
-            o[0, 3] += a03
-            o[1, 0] += a10
-            o[1, 1] += a11
-            o[1, 2] += a12
-            o[1, 3] += a13
-            o[2, 0] += a20
-            o[2, 1] += a21
-            o[2, 2] += a22
-            o[2, 3] += a23
-            o[3, 0] += a30
-            o[3, 1] += a31
-            o[3, 2] += a32
-            o[3, 3] += a33
+            add_products(
+                gradient, begin + k * pitch, pitch, source, places, c, column, vectors,
+                flat, (c * outputs + k) * lanes, outputs * lanes,
+            )  # fmt: skip
 
 
 def _as_float(_context: Any, x: Any) -> Any:

@@ -18,7 +18,7 @@ from vidcodec.families.pocket.synthesis_kernels import (
     mix_and_smooth,
     mix_and_smooth_back,
 )
-from vidcodec.families.pocket.tiles import BLOCK
+from vidcodec.families.pocket.tiles import BLOCK, LANES
 
 Array = np.ndarray
 
@@ -34,6 +34,7 @@ class Workspace:
         self.sizes = np.array(sizes, np.int64)
         areas = [(a + 2 * MARGIN) * (b + 2 * MARGIN) for a, b in sizes]
         self.begins = np.cumsum([0, *areas])[:-1].astype(np.int64)
+        self.parts = [slice(begin, begin + area) for begin, area in zip(self.begins, areas, strict=True)]
         self.length = sum(areas)  # of all grids with their margins
         reach = MARGIN * (sizes[0][1] + 2 * MARGIN) + MARGIN
         self.span = self.length + SLACK + reach
@@ -100,7 +101,7 @@ class Workspace:
         bits = np.zeros(c.grids)
         w = [_padded(p["context_0_weight"].T, c.context), _padded(p["context_1_weight"].T, c.context)]
         w += [_padded(p["context_2_weight"].T, 4), _padded(p["context_skip"].T, 4)]
-        g = [np.zeros_like(x) for x in w]
+        g = [np.zeros((*x.shape, LANES), np.float32) for x in w]
         charge_symbols(
             self.known,
             self.mask,
@@ -128,6 +129,7 @@ class Workspace:
         )
         if charge > 0:
             collect_coarser(self.known_gradient[self.span :], self.begins, self.sizes, MARGIN, self.known_gradient)
+            g = [x.sum(-1) for x in g]
             for name, x in zip(("context_0_weight", "context_1_weight"), g[:2], strict=True):
                 grads[name] = x.T
             grads["context_2_weight"], grads["context_skip"] = g[2][:, :2].T, g[3][:, :2].T
@@ -142,6 +144,7 @@ class Workspace:
             self.sizes,
             MARGIN,
             np.exp2(p["gain"]),
+            p["filter"],
             p["up"],
             self.levels,
             self.level_begins,
@@ -189,7 +192,7 @@ class Workspace:
         p = unflatten(c, theta)
         grads = {k: np.zeros_like(v) for k, v in p.items()}
         m0, m1, s0, s1 = self._layers(p)
-        g = [np.zeros_like(x) for x in (m0, m1, s0, s1)]
+        g = [np.zeros((*x.shape, LANES), np.float32) for x in (m0, m1, s0, s1)]
         mix_and_smooth_back(
             self.stack,
             self.channel,
@@ -215,6 +218,7 @@ class Workspace:
             g[3],
             grads["smooth_1_bias"],
         )
+        g = [x.sum(-1) for x in g]
         grads["mix_0_weight"], grads["mix_1_weight"] = g[0][: c.grids].T, g[1][:, :3].T
         for k in (0, 1):
             grads[f"smooth_{k}_weight"] = g[2 + k][:27, :3].T
@@ -224,6 +228,7 @@ class Workspace:
             self.sizes,
             MARGIN,
             np.exp2(p["gain"]),
+            p["filter"],
             p["up"],
             self.levels,
             self.level_begins,
@@ -233,6 +238,7 @@ class Workspace:
             self.levels_gradient,
             self.known_gradient,
             grads["gain"],
+            grads["filter"],
             grads["up"],
         )
         return flatten(c, grads)
