@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -203,7 +204,9 @@ def test_long_videos_and_stopped_ones_give_the_same_file(
     tuned: list[str] = []
     result = encode_video(clip, tmp_path / "s.vdc", kept, lambda stage, *_: tuned.append(stage))
     assert result.output.read_bytes() == whole
-    assert any("went on from 2 finished steps" in note for note in result.notes)
+    told = re.search(r"went on from (\d+) finished steps", " ".join(result.notes))
+    assert told
+    assert int(told[1]) >= 2
 
 
 def test_segments_begin_in_time_and_the_last_one_is_no_stump(make_clip: Callable[..., Path]) -> None:
