@@ -191,7 +191,7 @@ def test_stopped_with_a_work_folder_says_how_to_go_on(
         only_error(vidcodec(*words), 130, f"interrupted; finished steps are kept in {tmp_path / 'w'}: the same command")
     outcome = vidcodec(*words)
     assert outcome.code == 0
-    assert "went on from 2 finished steps" in outcome.err  # settings, refined frames
+    assert "went on from 5 finished steps" in outcome.err  # settings, three frames coded, all of them refined
 
 
 def test_reader_that_left_is_no_error(shared_vdc: tuple[Path, Path]) -> None:
